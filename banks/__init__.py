@@ -1,0 +1,1 @@
+"""Recipes: one TOML file per built-in bank, read without importing torch."""

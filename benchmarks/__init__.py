@@ -1,0 +1,1 @@
+"""Benchmarks: scripts whose recorded results back every figure in README."""

@@ -1,0 +1,1 @@
+"""The command line: Typer, one module per noun, no logic of its own."""

@@ -1,0 +1,36 @@
+"""The one exception family: whatever masterkey refuses, it refuses with a ``MasterkeyError``.
+
+A message says which file or name, what was expected, what was found and, where it helps, what to do.
+"""
+
+
+class MasterkeyError(Exception):
+    """Root of the family; the command line prints it as one sentence and exits with 1."""
+
+
+class UnknownNameError(MasterkeyError):
+    """A bank, model or built-in name that does not exist or is not a valid name."""
+
+
+class BankFormatError(MasterkeyError):
+    """A bank file that is not what docs/format.md says, or whose content does not match its hash."""
+
+
+class CheckpointError(MasterkeyError):
+    """A source checkpoint that cannot be read safely, or that holds no filters of the kind asked for."""
+
+
+class SaveError(MasterkeyError):
+    """A file that could not be written; what stood there before is intact."""
+
+
+class NoTargetLayersError(MasterkeyError):
+    """A model without a single layer of the kind that a bank could go into."""
+
+
+class PlanError(MasterkeyError):
+    """A bank that does not fit the model under the chosen policy and rules."""
+
+
+class NotInjectedError(MasterkeyError):
+    """An operation on the bank inside a model that holds none."""
