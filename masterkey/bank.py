@@ -1,0 +1,343 @@
+"""A bank: ordered layers of filters, what is known about them, and a small algebra over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from . import format as bank_format
+from .atomic import write_all_atomically
+from .errors import BankFormatError, MasterkeyError, PlanError
+from .fit import KernelRule, fit_kernel
+from .mask import LayerMask, mask_layers
+from .metadata import Kernel, Metadata, Source, canonical_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .plan import Target
+
+Normalisation = Literal["unit", "std", "max"]
+
+
+class Bank:
+    """Filters of a trained network, layer by layer in forward order, and where they came from.
+
+    A bank never changes: each step of the algebra returns a new bank that remembers what was done.
+
+    Args:
+        layers: name -> float32 tensor (filters, channels per group, kh, kw), in forward order.
+        metadata: what is known about them; its layers name the same tensors in the same order.
+
+    Raises:
+        BankFormatError: layers and metadata disagree, or a weight is NaN or infinite.
+    """
+
+    def __init__(self, layers: Mapping[str, Tensor], metadata: Metadata) -> None:
+        names = [layer.name for layer in metadata.layers]
+        if names != list(layers) or not names:
+            raise BankFormatError(
+                f"bank {metadata.name}: metadata names the layers {names}, the tensors are {list(layers)}"
+            )
+        for layer in metadata.layers:
+            tensor = layers[layer.name]
+            dtype = "F32" if tensor.dtype == torch.float32 else str(tensor.dtype).removeprefix("torch.")
+            entry = {"dtype": dtype, "shape": tensor.shape}
+            bank_format.check_entry(f"bank {metadata.name}", metadata.kind, layer, entry)
+        bank_format.check_finite(layers, f"bank {metadata.name}")
+        self._layers = MappingProxyType(dict(layers))
+        self._metadata = metadata
+
+    # -- sources ------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def from_pretrained(
+        name_or_path: str | Path,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> Bank:
+        """Load a bank by its built-in name or from its folder.
+
+        ``revision``, ``cache_dir``, ``token`` and ``local_files_only`` are for banks on the Hub.
+
+        Raises:
+            UnknownNameError: no such bank; near names are given.
+            BankFormatError: the file is not a sound bank.
+        """
+        from .names import load_bank
+
+        return load_bank(name_or_path)
+
+    @staticmethod
+    def from_model(model: nn.Module | str, kind: str = "depthwise", pretrained: bool = True) -> Bank:
+        """Take the filters out of a live network, or of timm's network of that name.
+
+        ``pretrained`` applies to a name: False draws timm's random initial weights with a fixed seed.
+
+        Raises:
+            UnknownNameError: timm has no such model, or no pretrained weights for it.
+            CheckpointError: its weights could not be fetched.
+            NoTargetLayersError: the network has no layer of that kind.
+        """
+        from .extract import from_model, from_timm
+
+        return from_timm(model, kind, pretrained) if isinstance(model, str) else from_model(model, kind)
+
+    @staticmethod
+    def from_checkpoint(path_or_url: str | Path, kind: str = "depthwise", **about: Any) -> Bank:
+        """Take the filters out of a checkpoint file; see ``masterkey.extract.from_checkpoint``."""
+        from .extract import from_checkpoint
+
+        return from_checkpoint(path_or_url, kind, **about)
+
+    # -- what is in it ------------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> Mapping[str, Tensor]:
+        """Name -> tensor (filters, channels per group, kh, kw), in forward order; not to be changed."""
+        return self._layers
+
+    @property
+    def metadata(self) -> Metadata:
+        """Where the filters came from and what was done to them."""
+        return self._metadata
+
+    @property
+    def name(self) -> str:
+        """The bank's name."""
+        return self.metadata.name
+
+    @property
+    def kind(self) -> str:
+        """``depthwise``, ``pointwise``, ``dense`` or ``all``."""
+        return self.metadata.kind
+
+    @property
+    def sha256(self) -> str:
+        """The hash over the filters, as ``masterkey.format.filters_sha256`` defines it."""
+        return bank_format.filters_sha256(self.layers)
+
+    def counts(self) -> dict[Kernel, int]:
+        """Number of filters by kernel size, smallest kernel first."""
+        counts: dict[Kernel, int] = {}
+        for layer in self.metadata.layers:
+            counts[layer.kernel] = counts.get(layer.kernel, 0) + layer.filters
+        return dict(sorted(counts.items()))
+
+    def __len__(self) -> int:
+        return sum(layer.filters for layer in self.metadata.layers)
+
+    def __repr__(self) -> str:
+        counts = " + ".join(f"{n:,} of {kh}x{kw}" for (kh, kw), n in self.counts().items())
+        return f"Bank({self.name!r}, {self.kind}, {len(self.layers)} layers: {counts})"
+
+    def bind(self, targets: Sequence[Target], seed: int) -> Bank:
+        """Return the bank to stack into ``targets``: a stored bank is itself, a computed one is computed."""
+        return self
+
+    # -- algebra ------------------------------------------------------------------------------------------
+
+    def select(
+        self,
+        layers: LayerMask | None = None,
+        stages: Iterable[int] | None = None,
+        kernel: int | Kernel | None = None,
+    ) -> Bank:
+        """Keep the layers that meet every condition given.
+
+        Args:
+            layers: the first n, the last n (negative), or name patterns (see ``masterkey.mask``).
+            stages: stage numbers, counted from 0.
+            kernel: a kernel size.
+
+        Raises:
+            PlanError: no layer is left.
+        """
+        chosen = mask_layers(self.metadata.layers, layers)
+        wanted_stages = None if stages is None else sorted(set(stages))
+        wanted_kernel = None if kernel is None else as_kernel(kernel)
+        kept = tuple(
+            layer
+            for layer, is_chosen in zip(self.metadata.layers, chosen, strict=True)
+            if is_chosen
+            and (wanted_stages is None or layer.stage in wanted_stages)
+            and (wanted_kernel is None or layer.kernel == wanted_kernel)
+        )
+        if not kept:
+            raise PlanError(
+                f"select(layers={layers!r}, stages={wanted_stages}, kernel={kernel}) leaves none of the "
+                f"{len(self.layers)} layers of bank {self.name}"
+            )
+        pattern = layers if isinstance(layers, int | str | None) else list(layers)
+        about = self.metadata.after(
+            "select", kept, layers=pattern, stages=wanted_stages, kernel=wanted_kernel and list(wanted_kernel)
+        )
+        return Bank({layer.name: self.layers[layer.name] for layer in kept}, about)
+
+    def shuffled(self, seed: int = 0) -> Bank:
+        """Deal the filters out anew: names and sizes stay, which layer a filter is in changes.
+
+        Filters change places with those of the same shape. Each takes its layer's output factor along, so
+        that "scale as in the source" still holds.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        effective = self._effective()
+        pools: dict[torch.Size, list[str]] = {}
+        for name, tensor in effective.items():
+            pools.setdefault(tensor.shape[1:], []).append(name)
+        dealt: dict[str, Tensor] = {}
+        for names in pools.values():
+            pool = torch.cat([effective[name] for name in names])
+            pool = pool[torch.randperm(len(pool), generator=generator)]
+            dealt.update(zip(names, torch.split(pool, [len(effective[name]) for name in names]), strict=True))
+        return self._step("shuffled", {name: dealt[name] for name in effective}, seed=seed)
+
+    def pixel_shuffled(self, seed: int = 0) -> Bank:
+        """Permute the positions inside each kernel, each filter by its own draw: same norms, no structure."""
+        generator = torch.Generator().manual_seed(seed)
+        layers = {}
+        for name, tensor in self.layers.items():
+            flat = tensor.flatten(2)
+            order = torch.rand(flat.shape, generator=generator).argsort(dim=2)
+            layers[name] = flat.gather(2, order).view_as(tensor)
+        return self._step("pixel_shuffled", layers, seed=seed)
+
+    def normalized(self, how: Normalisation = "unit") -> Bank:
+        """Scale each filter: ``unit`` to L2 norm 1, ``std`` to deviation 1, ``max`` to largest size 1.
+
+        A filter for which that measure is zero stays as it is.
+        """
+        measures = {
+            "unit": lambda flat: flat.norm(dim=1),
+            "std": lambda flat: flat.std(dim=1, unbiased=False),
+            "max": lambda flat: flat.abs().amax(dim=1),
+        }
+        if how not in measures:
+            raise PlanError(f"unknown normalisation {how!r}; known: {', '.join(measures)}")
+        layers = {}
+        for name, tensor in self._effective().items():
+            size = measures[how](tensor.flatten(1))
+            layers[name] = tensor / torch.where(size > 0, size, 1.0).view(-1, 1, 1, 1)
+        return self._step("normalized", layers, how=how)
+
+    def resized(self, kernel: int | Kernel, how: KernelRule = "crop") -> Bank:
+        """Fit every filter to ``kernel`` by the rule ``how`` (see ``masterkey.fit``)."""
+        size = as_kernel(kernel)
+        layers = {name: fit_kernel(tensor, size, how) for name, tensor in self.layers.items()}
+        kept = tuple(replace(layer, kernel=size) for layer in self.metadata.layers)
+        return Bank(layers, self.metadata.after("resized", kept, kernel=list(size), how=how))
+
+    def __add__(self, other: Bank) -> Bank:
+        return join([self, other])
+
+    def repeated(self, n: int) -> Bank:
+        """Stack the bank ``n`` times, one copy after the other, with names prefixed ``0/``, ``1/``, …."""
+        if n < 1:
+            raise PlanError(f"a bank can be repeated 1 time or more, not {n}")
+        copies = [(f"{i}/", layer) for i in range(n) for layer in self.metadata.layers]
+        layers = {prefix + layer.name: self.layers[layer.name] for prefix, layer in copies}
+        named = tuple(replace(layer, name=prefix + layer.name) for prefix, layer in copies)
+        return Bank(layers, self.metadata.after("repeated", named, n=n))
+
+    def renamed(self, name: str) -> Bank:
+        """The same bank under another name."""
+        return Bank(self.layers, replace(self.metadata, name=name))
+
+    def _effective(self) -> dict[str, Tensor]:
+        """The filters times the factor their architecture multiplies the output by."""
+        return {layer.name: self.layers[layer.name] * layer.factor for layer in self.metadata.layers}
+
+    def _step(self, op: str, layers: Mapping[str, Tensor], **arguments: Any) -> Bank:
+        kept = self.metadata.layers
+        if op in ("shuffled", "normalized"):  # their filters have the factor multiplied in
+            kept = tuple(replace(layer, factor=1.0) for layer in kept)
+        return Bank(layers, self.metadata.after(op, kept, **arguments))
+
+    # -- to disk ------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """Write the bank as a folder: weights, ``config.json``, a card, and the atlas (spatial kinds).
+
+        Returns the folder. The weights go in last, so a folder that holds them is complete.
+
+        Raises:
+            SaveError: the folder cannot be written; what it held before is intact.
+        """
+        from .card import card_text
+
+        folder = Path(directory)
+        weights = bank_format.encode(self.layers, self.metadata)
+        config = canonical_json(self.metadata.to_dict(self.sha256))
+        files = {
+            folder / bank_format.CONFIG_NAME: config.encode() + b"\n",
+            folder / "README.md": card_text(self).encode(),
+        }
+        if self.kind == "depthwise":
+            from .atlas import draw_atlas, encode_png
+
+            files[folder / "atlas.png"] = encode_png(draw_atlas(self.layers, self.name))
+        write_all_atomically({**files, folder / bank_format.WEIGHTS_NAME: weights})
+        return folder
+
+
+def join(banks: Sequence[Bank]) -> Bank:
+    """Stack banks one after the other; part i's layers are named ``i/<name>``.
+
+    The result's licence names every part's: what cannot be told of one part is "unknown" for the whole.
+
+    Raises:
+        PlanError: no bank, or banks of different kinds.
+    """
+    kinds = sorted({bank.kind for bank in banks})
+    if len(kinds) != 1:
+        raise PlanError(f"only banks of one kind can be joined, not {' and '.join(kinds) or 'nothing'}")
+    layers, named = {}, []
+    for i, bank in enumerate(banks):
+        for layer in bank.metadata.layers:
+            named.append(replace(layer, name=f"{i}/{layer.name}"))
+            layers[f"{i}/{layer.name}"] = bank.layers[layer.name]
+    name = " + ".join(bank.name for bank in banks)
+    parts = [bank.metadata for bank in banks]
+    orders = {part.order for part in parts}
+    metadata = Metadata(
+        name=name,
+        kind=kinds[0],
+        source=Source(kind="joined", id=name),
+        layers=tuple(named),
+        order=orders.pop() if len(orders) == 1 else "natural",
+        base_model=", ".join(sorted({part.base_model for part in parts if part.base_model})) or None,
+        datasets=tuple(sorted({dataset for part in parts for dataset in part.datasets})),
+        licence=_joint_licence([part.licence for part in parts]),
+        transformations=({"op": "join", "parts": [_provenance(bank) for bank in banks]},),
+    )
+    return Bank(layers, metadata)
+
+
+def _joint_licence(licences: Sequence[str | None]) -> str | None:
+    distinct = sorted({licence or "unknown" for licence in licences})
+    return None if distinct == ["unknown"] else " AND ".join(distinct)
+
+
+def _provenance(bank: Bank) -> dict[str, Any]:
+    about = bank.metadata.to_dict(bank.sha256)
+    return {key: value for key, value in about.items() if key not in ("format", "layers", "kind")}
+
+
+def as_kernel(kernel: int | Sequence[int]) -> Kernel:
+    """Return a kernel size as (kh, kw).
+
+    Raises:
+        MasterkeyError: not one or two whole numbers from 1 to 1,001.
+    """
+    sides = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
+    if len(sides) != 2 or not all(isinstance(side, int) and 1 <= side <= 1001 for side in sides):
+        raise MasterkeyError(f"a kernel size is one or two whole numbers from 1 to 1001, not {kernel!r}")
+    return sides[0], sides[1]

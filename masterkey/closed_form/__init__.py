@@ -1,0 +1,1 @@
+"""Filter banks that are computed rather than trained: scale-space forms, Gaussian draws, random controls."""

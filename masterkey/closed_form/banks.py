@@ -1,0 +1,173 @@
+"""Banks that are rules: their filters are computed when they meet a network, for its kernels and depth."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..bank import Bank, as_kernel
+from ..metadata import Kernel, Layer, Metadata, Source
+from ..plan import Target
+from .gaussian import sample_measured, sample_smooth
+from .scale_space import scale_space_filters
+
+Filters = dict[str, Tensor]
+Rule = Callable[[Sequence[Target], int], Filters]
+
+DEFAULT_KERNEL = 7  # ConvNeXt's, the size the published keys have
+
+
+class ComputedBank(Bank):
+    """A bank whose kernel, depth and seed are bound when a plan is made.
+
+    Until then it shows what the rule gives at ``DEFAULT_KERNEL`` for a stand-in network of three layers; so
+    does its algebra, which makes stored banks. ``at`` shows another kernel.
+
+    Args:
+        metadata: name, licence and origin; without layers.
+        rule: target layers and a seed -> named tensors (filters, 1, kh, kw).
+    """
+
+    def __init__(self, metadata: Metadata, rule: Rule) -> None:
+        self._about = metadata
+        self._rule = rule
+
+    def bind(self, targets: Sequence[Target], seed: int) -> Bank:
+        """Compute the filters for ``targets``, layers in forward order."""
+        layers = self._rule(targets, seed)
+        kernels = sorted({target.kernel for target in targets})
+        described = tuple(
+            Layer(name, (tensor.shape[2], tensor.shape[3]), len(tensor), groups=len(tensor))
+            for name, tensor in layers.items()
+        )
+        step = {"kernels": [list(kernel) for kernel in kernels], "seed": seed}
+        return Bank(layers, self._about.after("computed", described, **step))
+
+    def at(self, kernel: int | Kernel, seed: int = 0) -> Bank:
+        """Compute the filters at one kernel size, for a stand-in network."""
+        return self.bind(_stand_in(as_kernel(kernel)), seed)
+
+    @cached_property
+    def _shown(self) -> Bank:
+        return self.at(DEFAULT_KERNEL)
+
+    @property
+    def layers(self) -> Mapping[str, Tensor]:
+        """Name -> tensor, at ``DEFAULT_KERNEL``."""
+        return self._shown.layers
+
+    @property
+    def metadata(self) -> Metadata:
+        """What is known of the filters at ``DEFAULT_KERNEL``."""
+        return self._shown.metadata
+
+    @property
+    def name(self) -> str:
+        """The bank's name."""
+        return self._about.name
+
+    @property
+    def kind(self) -> str:
+        """Computed filters are depthwise."""
+        return self._about.kind
+
+    def __repr__(self) -> str:
+        return f"ComputedBank({self.name!r})"
+
+
+def computed_bank(name: str, base: Bank | None, *, licence: str | None) -> ComputedBank:
+    """Return the built-in bank ``name``; ``base`` is the bank that a control or a fit is made of.
+
+    Raises:
+        KeyError: no rule of that name.
+    """
+    rules: dict[str, Callable[[], Rule]] = {
+        "scale-space-8": lambda: _scale_space,
+        "gaussian-covariance": lambda: _smooth if base is None else _measured(base),
+        "random": lambda: _random,
+        "shuffled-pixels": lambda: _shuffled_pixels(base or _default_base()),
+    }
+    rule = rules[name]()
+    origin = name if base is None else f"{name}:{base.name}"
+    metadata = Metadata(
+        name=origin,
+        kind="depthwise",
+        source=Source(kind="computed", id=origin),
+        layers=(),
+        order="forward",
+        base_model=base.metadata.base_model if base else None,
+        datasets=base.metadata.datasets if base else (),
+        # a control or a fit made of a bank is a work derived from it
+        licence=base.metadata.licence if base else licence,
+    )
+    return ComputedBank(metadata, rule)
+
+
+def _default_base() -> Bank:
+    from ..names import load_bank
+
+    return load_bank("scale-space-8")
+
+
+def _scale_space(targets: Sequence[Target], seed: int) -> Filters:
+    kernels = sorted({target.kernel for target in targets})
+    return {f"keys.{kh}x{kw}.weight": scale_space_filters((kh, kw)) for kh, kw in kernels}
+
+
+def _smooth(targets: Sequence[Target], seed: int) -> Filters:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        f"{target.name}.weight": sample_smooth(len(target.initial), target.kernel, target.depth, generator)
+        for target in targets
+    }
+
+
+def _measured(base: Bank) -> Rule:
+    """Each target takes its covariance from the base layer at the same relative depth."""
+    filters = list(base.layers.values())
+
+    def rule(targets: Sequence[Target], seed: int) -> Filters:
+        generator = torch.Generator().manual_seed(seed)
+        last = len(filters) - 1
+        return {
+            f"{target.name}.weight": sample_measured(
+                filters[round(target.depth * last)], len(target.initial), target.kernel, generator
+            )
+            for target in targets
+        }
+
+    return rule
+
+
+def _random(targets: Sequence[Target], seed: int) -> Filters:
+    """Deal a layer's initial weights out anew, over all its filters.
+
+    Initialisers draw the weights of a layer independently of each other, so this is a fresh draw from the
+    network's own initialiser, whichever it was, with exactly the same deviation.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    layers = {}
+    for target in targets:
+        weights = target.initial.detach().to("cpu", torch.float32).flatten()
+        order = torch.randperm(weights.numel(), generator=generator)
+        layers[f"{target.name}.weight"] = weights[order].view(target.initial.shape)
+    return layers
+
+
+def _shuffled_pixels(base: Bank) -> Rule:
+    def rule(targets: Sequence[Target], seed: int) -> Filters:
+        return dict(base.bind(targets, seed).pixel_shuffled(seed).layers)
+
+    return rule
+
+
+def _stand_in(kernel: Kernel) -> list[Target]:
+    """Three layers of 64 filters, first, middle and last of a network, with ConvNeXt's initial weights."""
+    generator = torch.Generator().manual_seed(0)
+    targets = []
+    for depth in (0.0, 0.5, 1.0):
+        initial = torch.empty(64, 1, *kernel)
+        torch.nn.init.trunc_normal_(initial, std=0.02, generator=generator)
+        targets.append(Target(f"depth-{depth:.1f}", None, depth, initial))
+    return targets

@@ -1,0 +1,75 @@
+"""One line from a name to a network with a bank inside."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .bank import Bank
+from .errors import CheckpointError, MasterkeyError, UnknownNameError
+from .injection import inject
+
+
+def create_model(
+    name: str, bank: Bank | str | Path, *, inject_kwargs: Mapping[str, Any] | None = None, **timm_kwargs: Any
+) -> nn.Module:
+    """Build timm's network ``name`` and put ``bank`` into it, frozen.
+
+    Whatever ``timm.create_model`` takes goes through ``timm_kwargs``. With ``pretrained=True`` or a
+    ``checkpoint_path`` the weights are loaded first and the bank replaces the depthwise ones only.
+
+    Args:
+        name: a timm model name.
+        bank: a bank, or a name or path for ``Bank.from_pretrained``.
+        inject_kwargs: arguments for ``masterkey.inject``: policy, layers, kernel, scale, freeze, seed.
+        timm_kwargs: arguments for ``timm.create_model``: num_classes, in_chans, features_only, ….
+
+    Raises:
+        UnknownNameError: no such bank or model; near names are given.
+        NoTargetLayersError, PlanError: the bank does not go into this network.
+
+    >>> model = create_model("convnext_femto", "scale-space-8", num_classes=37)  # doctest: +SKIP
+    """
+    if not isinstance(bank, Bank):
+        bank = Bank.from_pretrained(bank)  # first, because it fails sooner than a network is built
+    model = build_timm(name, **timm_kwargs)
+    inject(model, bank, **(inject_kwargs or {}))
+    return model
+
+
+def build_timm(name: str, **timm_kwargs: Any) -> nn.Module:
+    """Call ``timm.create_model``, with a sentence for a name it does not have.
+
+    Raises:
+        UnknownNameError: timm has no such model, or no such pretrained weights.
+        CheckpointError: pretrained weights could not be fetched or a checkpoint could not be loaded.
+    """
+    import timm
+
+    architecture = name.split(".")[0]
+    local = ":" in name  # hf-hub:… and local-dir:… are timm's to resolve
+    if not local and not (re.fullmatch(r"[\w.-]{1,200}", name) and timm.is_model(architecture)):
+        near = difflib.get_close_matches(architecture[:200], timm.list_models(), n=3)
+        hint = f"; near names: {', '.join(near)}" if near else ""
+        raise UnknownNameError(f"timm has no model named {name[:100]!r}{hint}")
+    try:
+        model: nn.Module = timm.create_model(name, **timm_kwargs)
+    except MasterkeyError:
+        raise
+    except RuntimeError as error:
+        if "pretrained" in str(error):
+            raise UnknownNameError(f"timm has no pretrained weights for {name}: {_first_line(error)}") from error
+        raise
+    except OSError as error:
+        if not (timm_kwargs.get("pretrained") or timm_kwargs.get("checkpoint_path") or local):
+            raise
+        raise CheckpointError(f"the weights of {name} could not be loaded: {_first_line(error)}") from error
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,185 @@
+"""Which layers of a network are depthwise convolutions, and in which order a forward pass calls them."""
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .errors import NoTargetLayersError
+from .mask import stage_of
+from .metadata import KINDS, Kernel
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoundLayer:
+    """A layer of the kind asked for: its module's name in the network, and the module."""
+
+    name: str
+    module: nn.Module
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as a bank holds it: (out, in/groups, kh, kw); a Linear layer's gets two sides of 1."""
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        return weight if weight.ndim == 4 else weight[:, :, None, None]
+
+    @property
+    def kernel(self) -> Kernel:
+        """(kh, kw)."""
+        return self.weight.shape[2], self.weight.shape[3]
+
+    @property
+    def stride(self) -> Kernel:
+        """(sh, sw); 1 for a Linear layer."""
+        stride = getattr(self.module, "stride", (1, 1))
+        return stride[0], stride[1]
+
+    @property
+    def groups(self) -> int:
+        """The convolution's groups; 1 for a Linear layer."""
+        return int(getattr(self.module, "groups", 1))
+
+    @property
+    def stage(self) -> int | None:
+        """The stage that the name states."""
+        return stage_of(self.name)
+
+
+@dataclass(frozen=True)
+class Found:
+    """All layers of a kind, and how their order was found: ``forward`` or ``registration``."""
+
+    layers: tuple[FoundLayer, ...]
+    order: str
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Spatial depthwise: one group per input channel, more than one channel, a kernel larger than 1x1."""
+    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1 and _spatial(module)
+
+
+def depthwise_layers(model: nn.Module) -> Mapping[str, nn.Conv2d]:
+    """Return the spatial depthwise convolutions of ``model``, module name -> module, in forward order.
+
+    Strides, dilation, channel multipliers, even and 1xk kernels and subclasses (``Conv2dSame``) are included;
+    a 1x1 convolution with groups = channels has no spatial filter and is not.
+    """
+    layers = find_layers(model, "depthwise").layers
+    return {layer.name: layer.module for layer in layers if isinstance(layer.module, nn.Conv2d)}
+
+
+def find_layers(model: nn.Module, kind: str = "depthwise") -> Found:
+    """Find the layers of a kind, in the order of their first call in a forward pass on the meta device.
+
+    Kinds: ``depthwise``; ``dense`` (spatial, groups = 1); ``pointwise`` (1x1 convolutions with groups = 1, and
+    Linear layers that see a (n, h, w, c) map, as ConvNeXt writes its 1x1 convolutions); ``all`` (every
+    convolution, and those Linear layers). Where the network cannot run on the meta device, the order is that
+    of registration and no Linear layer counts. A module used under two names counts once.
+
+    Raises:
+        NoTargetLayersError: ``kind`` is none of these.
+    """
+    if kind not in KINDS:
+        raise NoTargetLayersError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    names = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    conv_found = any(_is_kind(module, kind, on_map=False) for module in names.values())
+    if not conv_found and kind in ("depthwise", "dense"):
+        return Found((), "registration")
+    calls = _trace_calls(model)
+    order = sorted(names, key=lambda name: calls.position.get(name, len(names)))  # stable: the uncalled last
+    layers = tuple(FoundLayer(name, names[name]) for name in order if _is_kind(names[name], kind, name in calls.on_map))
+    return Found(layers, "forward" if calls.complete else "registration")
+
+
+def require_layers(model: nn.Module, kind: str = "depthwise") -> Found:
+    """As ``find_layers``, but a network without such layers is an error.
+
+    Raises:
+        NoTargetLayersError: says what the network has instead.
+    """
+    found = find_layers(model, kind)
+    if not found.layers:
+        convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+        spatial = sum(_spatial(module) for module in convolutions)
+        grouped = sum(module.groups > 1 for module in convolutions)
+        raise NoTargetLayersError(
+            f"{type(model).__name__} has no {'spatial depthwise' if kind == 'depthwise' else kind} convolution: "
+            f"of its {len(convolutions)} 2-D convolutions {spatial} are spatial and {grouped} grouped"
+        )
+    return found
+
+
+def _spatial(module: nn.Conv2d) -> bool:
+    return max(module.kernel_size) > 1
+
+
+def _is_kind(module: nn.Module, kind: str, on_map: bool) -> bool:
+    if isinstance(module, nn.Linear):
+        return kind in ("pointwise", "all") and on_map
+    assert isinstance(module, nn.Conv2d)
+    if kind == "depthwise":
+        return is_depthwise(module)
+    if kind == "all":
+        return True
+    return module.groups == 1 and _spatial(module) == (kind == "dense")
+
+
+@dataclass
+class _Calls:
+    position: dict[str, int]
+    on_map: set[str]
+    complete: bool = False
+
+
+def _trace_calls(model: nn.Module) -> _Calls:
+    """Run a weightless copy of the network on the meta device and note who is called first, and on what."""
+    calls = _Calls({}, set())
+    try:
+        shadow = _meta_copy(model)
+        for name, module in shadow.named_modules():
+            # the caller's hooks must not see this pass
+            module._forward_pre_hooks.clear()
+            module._forward_hooks.clear()
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.register_forward_pre_hook(_note(calls, name))
+        with torch.no_grad():
+            shadow.eval()(torch.empty(_input_shape(model), device="meta"))
+        calls.complete = True
+    except Exception as error:
+        # any network may fail in its own way without data; the order is then known to be the registration's
+        _log.debug("no forward pass of %s on the meta device: %s", type(model).__name__, error)
+        calls = _Calls({}, set())
+    return calls
+
+
+def _note(calls: _Calls, name: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
+    def hook(module: nn.Module, args: tuple[object, ...]) -> None:
+        calls.position.setdefault(name, len(calls.position))
+        if isinstance(module, nn.Linear) and args and isinstance(args[0], Tensor) and args[0].ndim == 4:
+            calls.on_map.add(name)
+
+    return hook
+
+
+def _meta_copy(model: nn.Module) -> nn.Module:
+    """Copy a network without its numbers: deepcopy finds every tensor already copied, to the meta device."""
+    memo: dict[int, object] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo)
+
+
+def _input_shape(model: nn.Module) -> tuple[int, ...]:
+    """One picture of the size that timm's configuration states, else 3x224x224, with the stem's channels."""
+    config = getattr(model, "pretrained_cfg", None) or {}
+    size = tuple(config.get("input_size") or (3, 224, 224))
+    stem = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    return 1, stem.in_channels if stem is not None and stem.groups == 1 else size[0], *size[1:]

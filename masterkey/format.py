@@ -1,0 +1,206 @@
+"""The bank file: written byte for byte the same each time, and read with suspicion (docs/format.md)."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from .errors import BankFormatError
+from .metadata import Layer, Metadata, canonical_json, parse_metadata
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+METADATA_KEY = "masterkey"
+_HEADER_LIMIT = 100_000_000  # safetensors' own limit on its header, in bytes
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a safetensors file: entries as written (dtype, shape, data_offsets), and its metadata."""
+
+    tensors: dict[str, dict[str, Any]]
+    metadata: dict[str, str]
+
+
+def filters_sha256(layers: Mapping[str, Tensor]) -> str:
+    """Hash the filters, independent of how a file lays them out.
+
+    For each layer in order: its name, a NUL, its four sizes in decimal separated by commas, a NUL, and its
+    weights as little-endian float32 in row-major order.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in layers.items():
+        digest.update(f"{name}\0{','.join(map(str, tensor.shape))}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a whole file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def encode(layers: Mapping[str, Tensor], metadata: Metadata) -> bytes:
+    """Return the bytes of ``model.safetensors``; equal banks give equal bytes in any process.
+
+    All metadata goes under one key, because safetensors writes several keys in an order that varies.
+    """
+    text = canonical_json(metadata.to_dict(filters_sha256(layers)))
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()}
+    data: bytes = save(tensors, metadata={METADATA_KEY: text})
+    return data
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], Metadata]:
+    """Read and verify a bank file: layers (n, c, kh, kw) float32 in forward order, and its metadata.
+
+    The header is checked against the file's size and against the metadata before any tensor is allocated;
+    hash and finiteness after reading.
+
+    Raises:
+        BankFormatError: not a bank, or not the bank that its metadata and hash describe.
+    """
+    header = read_header(path)
+    if METADATA_KEY not in header.metadata:
+        raise BankFormatError(
+            f"{path} is a safetensors file but not a bank: it has no '{METADATA_KEY}' metadata; if it is a "
+            f"network's checkpoint, make a bank of it with: masterkey extract {path} -o DIR"
+        )
+    metadata, stated = parse_metadata(header.metadata[METADATA_KEY], str(path))
+    _check_layers(path, header, metadata)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BankFormatError(f"{path} cannot be read: {error}") from error
+    layers = {layer.name: tensors[layer.name] for layer in metadata.layers}
+    found = filters_sha256(layers)
+    if found != stated:
+        raise BankFormatError(
+            f"{path} is damaged: its filters hash to {found[:16]}…, its metadata states {stated[:16]}…; "
+            "get the file again"
+        )
+    check_finite(layers, str(path))
+    return layers, metadata
+
+
+def check_finite(layers: Mapping[str, Tensor], where: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        BankFormatError: names the first layer with such a weight and counts them.
+    """
+    for name, tensor in layers.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise BankFormatError(f"{where}: layer {name} holds {bad} weights that are NaN or infinite")
+
+
+def read_header(path: Path) -> Header:
+    """Read only the header of a safetensors file and check it against the file's size.
+
+    Raises:
+        BankFormatError: missing, empty, truncated, foreign, or with sizes that lie.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            if size == 0:
+                raise BankFormatError(f"{path} is empty")
+            if len(start) < 8 or length > min(_HEADER_LIMIT, size - 8):
+                raise BankFormatError(_foreign(path, start, length, size))
+            raw = file.read(length)
+    except OSError as error:
+        raise BankFormatError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BankFormatError(f"{path} is not a safetensors file: its header is not JSON") from error
+    if not isinstance(content, dict):
+        raise BankFormatError(f"{path} is not a safetensors file: its header is not a JSON object")
+    metadata = content.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise BankFormatError(f"{path}: the header's __metadata__ is not a map of strings")
+    _check_offsets(path, content, size - 8 - length)
+    return Header(content, metadata)
+
+
+def _foreign(path: Path, start: bytes, length: int, size: int) -> str:
+    if start.lstrip().lower().startswith((b"<!doc", b"<html", b"<?xml")):
+        return f"{path} is a web page, not a safetensors file; the download it came from went wrong"
+    if start.startswith(b"version "):
+        return f"{path} is a Git LFS pointer, not the file itself; fetch it with: git lfs pull"
+    return (
+        f"{path} is not a whole safetensors file: its first bytes promise a header of {length:,} bytes, "
+        f"the file has {size:,} bytes"
+    )
+
+
+def _check_offsets(path: Path, entries: dict[str, Any], data_size: int) -> None:
+    """Every tensor must lie inside the file, and together they must fill it without gap or overlap."""
+    position = 0
+    try:
+        for name, entry in sorted(entries.items(), key=lambda item: tuple(item[1]["data_offsets"])):
+            begin, end = entry["data_offsets"]
+            shape = entry["shape"]
+            if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+                raise TypeError("sizes that are not whole numbers")
+            if begin != position or end < begin:
+                raise BankFormatError(f"{path}: tensor {name} begins at byte {begin}, expected {position}")
+            if entry["dtype"] == "F32" and prod(shape) * 4 != end - begin:
+                raise BankFormatError(
+                    f"{path}: tensor {name} of shape {shape} needs {prod(shape) * 4:,} bytes, "
+                    f"its header gives it {end - begin:,}"
+                )
+            position = end
+    except (KeyError, TypeError, ValueError) as error:
+        raise BankFormatError(f"{path}: the header's tensor entries are malformed ({error})") from error
+    if position != data_size:
+        raise BankFormatError(f"{path}: its header promises {position:,} bytes of weights, the file has {data_size:,}")
+
+
+def _check_layers(path: Path, header: Header, metadata: Metadata) -> None:
+    names = [layer.name for layer in metadata.layers]
+    if not names:
+        raise BankFormatError(f"{path}: a bank without layers")
+    if len(set(names)) != len(names) or set(names) != set(header.tensors):
+        raise BankFormatError(f"{path}: the layers named in its metadata are not the tensors it holds")
+    for layer in metadata.layers:
+        check_entry(str(path), metadata.kind, layer, header.tensors[layer.name])
+
+
+def check_entry(where: str, kind: str, layer: Layer, entry: Mapping[str, Any]) -> None:
+    """Check one tensor's dtype and shape (as a header states them) against what the metadata says of it.
+
+    Raises:
+        BankFormatError: dtype, rank or sizes differ, or the layer holds no weights.
+    """
+    shape = list(entry["shape"])
+    if entry["dtype"] != "F32":
+        raise BankFormatError(f"{where}: layer {layer.name} is {entry['dtype']}, a bank holds float32")
+    if len(shape) != 4:
+        raise BankFormatError(
+            f"{where}: layer {layer.name} has {len(shape)} dimensions, a bank's have 4: (out, in/groups, kh, kw)"
+        )
+    if 0 in shape:
+        raise BankFormatError(f"{where}: layer {layer.name} of shape {shape} holds no filters")
+    if [shape[0], *shape[2:]] != [layer.filters, *layer.kernel]:
+        raise BankFormatError(
+            f"{where}: layer {layer.name} has shape {shape}, its metadata says {layer.filters} filters of "
+            f"{layer.kernel[0]}x{layer.kernel[1]}"
+        )
+    if kind == "depthwise" and shape[1] != 1:
+        raise BankFormatError(
+            f"{where}: layer {layer.name} has shape {shape}, a depthwise filter has one input channel"
+        )

@@ -1,0 +1,236 @@
+"""The frozen depthwise convolution, and the switch of a layer between trainable and frozen.
+
+Frozen means that the weight is a buffer: no optimizer, weight decay, ``requires_grad_(True)`` or ``train()``
+reaches it, while its name, the state-dict keys and every ``isinstance`` check stay what they were.
+
+It also saves two costs that PyTorch pays even for a weight without gradient: autograd keeps the input, though
+only a weight gradient would read it, and on the CPU the gradient of the bias comes out of the computation of
+the weight's, which takes longer than all the rest of a 7x7 depthwise layer.
+"""
+
+from typing import Any, ClassVar, SupportsIndex, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from masterkey.errors import PlanError
+
+__all__ = ["Frozen", "freeze_module", "frozen_conv2d", "is_frozen", "thaw_module"]
+
+
+def frozen_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: str | tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Tensor:
+    """``F.conv2d`` that keeps no input for the backward pass, and whose gradient is a convolution again.
+
+    This holds for stride 1, at most ``dilation * (kernel - 1)`` zeros per side and a weight that requires no
+    gradient; there it is exact and faster than PyTorch's own gradient. Everything else is plain ``F.conv2d``.
+
+    Args:
+        input: (batch, groups * n, height, width) in any memory format; output and gradient follow it.
+        weight: (groups * m, n, kernel height, kernel width).
+        bias: (groups * m,) or None; it may require a gradient.
+        stride: pair of step widths.
+        padding: pair of zeros per side, ``"same"`` or ``"valid"``.
+        dilation: pair of distances between the taps of a filter.
+        groups: number of groups; for a depthwise convolution the number of input channels.
+
+    Returns:
+        (batch, groups * m, height', width'): what ``F.conv2d`` returns, under autocast too.
+    """
+    reach = _reach(weight, dilation)
+    zeros = _zeros_per_side(padding, reach)
+    if (
+        torch.is_grad_enabled()
+        and not weight.requires_grad
+        and input.dim() == 4
+        and all(step == 1 for step in stride)
+        and zeros is not None
+        and all(z <= r for z, r in zip(zeros, reach, strict=True))
+        # TorchScript can trace a Python function but not save it
+        and torch._C._get_tracing_state() is None
+    ):
+        output: Tensor = _FrozenConv2d.apply(input, weight, bias, zeros, dilation, groups)
+        return output
+    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+class _FrozenConv2d(torch.autograd.Function):
+    """Convolution with stride 1. Its gradient is one too, so it can be differentiated to any order."""
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+    ) -> Tensor:
+        return F.conv2d(input, weight, bias, 1, padding, dilation, groups)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, weight, _, ctx.padding, ctx.dilation, ctx.groups = inputs
+        ctx.save_for_backward(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        grad_input = grad_bias = None
+        # Under autocast the output, and so its gradient, is narrower than weight, input and bias. The weight
+        # follows it; what is returned here autograd itself casts to the types of input and bias.
+        if ctx.needs_input_grad[0]:
+            mirrored = _mirror(weight.to(grad.dtype), ctx.groups)
+            padding = tuple(r - z for r, z in zip(_reach(weight, ctx.dilation), ctx.padding, strict=True))
+            grad_input = frozen_conv2d(grad, mirrored, None, (1, 1), padding, ctx.dilation, ctx.groups)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum((0, 2, 3))
+        return grad_input, None, grad_bias, None, None, None
+
+
+def _mirror(weight: Tensor, groups: int) -> Tensor:
+    """Filters of the adjoint convolution: (groups * m, n, kh, kw) becomes (groups * n, m, kh, kw).
+
+    Every filter turns by 180 degrees, and within a group input and output channels change places: a depthwise
+    layer with m filters per channel becomes one that sums m channels. Mirroring twice changes nothing.
+    """
+    return weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1).flip(-2, -1)
+
+
+def _reach(weight: Tensor, dilation: tuple[int, ...]) -> tuple[int, ...]:
+    """How many rows and columns a filter extends beyond its first one."""
+    return tuple(d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True))
+
+
+def _zeros_per_side(padding: str | tuple[int, ...], reach: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Rows and columns of zeros put on either side; None if ``"same"`` needs unequal sides."""
+    if padding == "same":
+        return None if any(r % 2 for r in reach) else tuple(r // 2 for r in reach)
+    return (0, 0) if isinstance(padding, str) else padding
+
+
+class Frozen(nn.Module):
+    """What :func:`freeze_module` mixes into the class of a layer."""
+
+    weight: Tensor
+    plain_class: ClassVar[type[Any]]
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        if not is_frozen(self):  # a new Parameter was assigned, or the weight parametrized
+            return super()._save_to_state_dict(destination, prefix, keep_vars)
+        # Buffers come after parameters, but the weight keeps its old place: timm's ModelEmaV2 and V3 pair the
+        # entries of two models by position.
+        key = f"{prefix}weight"
+        destination[key] = self.weight
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # timm's ModelEma, V2 and V3 average in place what state_dict() returns, and even an average of equals
+        # is off by rounding. Only keep_vars gets the buffer itself: it asks for that, and jit.trace needs it.
+        if not keep_vars:
+            destination[key] = destination[key].clone()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        # pickle finds classes by name, but this one was made at run time
+        state = self.__getstate__()  # type: ignore[no-untyped-call]
+        return _new_frozen, (self.plain_class,), state
+
+
+class _FrozenConvolution(Frozen, nn.Conv2d):
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.groups != self.in_channels or self.padding_mode != "zeros":
+            output: Tensor = super()._conv_forward(input, weight, bias)
+            return output
+        return frozen_conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+_frozen_classes: dict[type[nn.Module], type[Frozen]] = {}
+
+
+def _frozen_class(plain: type[nn.Module]) -> type[Frozen]:
+    """The class ``Frozen<Name>`` of layers of class ``plain``, always the same one."""
+    if plain not in _frozen_classes:
+        # a subclass that computes its convolution in its own way goes on doing so
+        own_way = getattr(plain, "_conv_forward", None) is not nn.Conv2d._conv_forward
+        bases = (Frozen if own_way else _FrozenConvolution, plain)
+        # the module's name, too: FX takes a class of torch.nn for one operation and does not trace into it
+        namespace = {"__module__": plain.__module__, "plain_class": plain}
+        _frozen_classes[plain] = type(f"Frozen{plain.__name__}", bases, namespace)
+    return _frozen_classes[plain]
+
+
+def _new_frozen(plain: type[nn.Module]) -> nn.Module:
+    """An empty layer of class ``Frozen<Name>``, for pickle and deepcopy to fill."""
+    cls = _frozen_class(plain)
+    return cls.__new__(cls)
+
+
+def _weight_of(module: nn.Module) -> Tensor:
+    """The weight that a layer holds itself."""
+    name = type(module).__name__
+    if not isinstance(module, nn.Conv2d | nn.Linear):
+        raise PlanError(f"Only Conv2d and Linear layers can be frozen or thawed, this is a {name}.")
+    weight = module._parameters.get("weight", module._buffers.get("weight"))
+    if weight is None:
+        raise PlanError(
+            f"The weight of this {name} is computed from other tensors (weight norm, pruning or another "
+            "parametrization) and cannot be frozen or thawed. Remove the parametrization first."
+        )
+    return weight
+
+
+def is_frozen(module: nn.Module) -> TypeGuard[Frozen]:
+    """Whether :func:`freeze_module` has frozen this layer and its weight is still a buffer."""
+    return isinstance(module, Frozen) and "weight" in module._buffers
+
+
+def freeze_module(module: nn.Module) -> None:
+    """Freeze the weight of one layer, in place; a frozen layer stays as it is.
+
+    The weight becomes a persistent buffer of the same name and the class ``Frozen<Name>``, a subclass of what
+    it was. The bias stays trainable. A depthwise convolution then runs through :func:`frozen_conv2d`,
+    unless its class has a forward of its own, like timm's ``Conv2dSame``.
+
+    Args:
+        module: an ``nn.Conv2d`` with a weight of (out, in / groups, kernel height, kernel width), or an
+            ``nn.Linear`` with one of (out, in); subclasses of either, too.
+
+    Raises:
+        PlanError: the module is of another kind, or its weight is parametrized, weight-normed or pruned.
+    """
+    weight = _weight_of(module)
+    if is_frozen(module):
+        return
+    del module.weight
+    # a copy: an optimizer made earlier still holds the parameter and may write to its memory
+    module.register_buffer("weight", weight.detach().clone())
+    if not isinstance(module, Frozen):
+        module.__class__ = _frozen_class(type(module))
+
+
+def thaw_module(module: nn.Module) -> None:
+    """Undo :func:`freeze_module`, in place; a layer that is not frozen stays as it is.
+
+    The weight becomes a parameter that requires a gradient. An optimizer made earlier does not know it.
+
+    Args:
+        module: an ``nn.Conv2d`` or ``nn.Linear``, as in :func:`freeze_module`.
+
+    Raises:
+        PlanError: as in :func:`freeze_module`.
+    """
+    weight = _weight_of(module)
+    if is_frozen(module):
+        del module.weight
+        # first among the parameters, as it was: the state of an optimizer is saved in their order
+        others = dict(module._parameters)
+        module._parameters.clear()
+        module.register_parameter("weight", nn.Parameter(weight))
+        module._parameters.update(others)
+        module.__class__ = module.plain_class

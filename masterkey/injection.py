@@ -1,0 +1,208 @@
+"""Put a bank into a network and take it out again: plan, apply, report, undo."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .bank import Bank
+from .depthwise import Found, FoundLayer, require_layers
+from .errors import NotInjectedError, PlanError
+from .fit import KernelRule
+from .frozen import freeze_module, thaw_module
+from .mask import LayerMask
+from .plan import Policy, ScaleRule, Target, make_plan
+from .report import Report, ReportRow
+
+_RECORD = "_masterkey"
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a layer was before its first bank, and what the last bank put in.
+
+    It lives on the module as a plain attribute: outside the state dict, but carried along by deepcopy and
+    pickle.
+    """
+
+    original: Tensor
+    requires_grad: bool
+    injected: Tensor
+
+
+def inject(
+    model: nn.Module,
+    bank: Bank | str | Path,
+    policy: Policy = "stack",
+    layers: LayerMask | None = None,
+    kernel: KernelRule = "crop",
+    scale: ScaleRule = "source",
+    freeze: bool = True,
+    seed: int = 0,
+) -> Report:
+    """Put a bank's filters into a network's layers of the bank's kind, in place, and freeze them there.
+
+    Modules, names, state-dict keys, device and dtype stay as they are; biases stay the network's own and go
+    on learning. Nothing is changed unless everything fits. A second call replaces the filters of the layers
+    it names. Inject before making an optimizer or an EMA: a frozen filter is a buffer, no parameter.
+
+    Args:
+        model: any network; the layers are found by ``masterkey.depthwise.find_layers``.
+        bank: a bank, or a name or path for ``Bank.from_pretrained``.
+        policy: ``stack``, ``layerwise`` or ``sample``; see ``masterkey.plan.make_plan``.
+        layers: which layers to fill: the first n, the last n (negative), ``stage:2``, name patterns.
+        kernel: ``crop`` (or zero-pad about the centre), ``resample``, or ``exact``.
+        scale: ``source``, ``unit``, or ``target``.
+        freeze: keep the filters bit-identical whatever the training does; False lets them learn.
+        seed: for ``sample`` and for banks that are computed by a draw.
+
+    Raises:
+        NoTargetLayersError: the network has no such layer.
+        PlanError: the bank does not fit under these rules.
+        UnknownNameError, BankFormatError: the bank cannot be loaded.
+    """
+    if not isinstance(bank, Bank):
+        bank = Bank.from_pretrained(bank)
+    found = require_layers(model, bank.kind)
+    targets = _targets(found)
+    plan = make_plan(targets, bank, policy=policy, layers=layers, kernel=kernel, scale=scale, seed=seed)
+    trainable_before = _count_trainable(model)
+    rows = []
+    for layer, assignment, selected in zip(found.layers, plan.assignments, plan.selected, strict=True):
+        row = ReportRow(layer.name, layer.kernel, len(layer.weight))
+        if selected and assignment is not None:
+            _apply(layer, assignment.filters, freeze)
+            row = row.filled(assignment)
+        else:
+            row = row.left_alone(f"not among layers={layers!r}")
+        rows.append(row)
+    return Report(
+        bank=bank.name,
+        kind=bank.kind,
+        policy=policy,
+        frozen=freeze,
+        order=found.order,
+        rows=tuple(rows),
+        trainable_before=trainable_before,
+        trainable_after=_count_trainable(model),
+    )
+
+
+def eject(model: nn.Module) -> None:
+    """Put back the weights that every layer had before its first bank, trainable as they were.
+
+    Raises:
+        NotInjectedError: no layer of ``model`` holds a bank, as after saving and loading a state dict.
+    """
+    for _, module, record in _injected(model, "ejected from"):
+        thaw_module(module)
+        with torch.no_grad():
+            _weight(module).copy_(record.original)
+        _weight(module).requires_grad_(record.requires_grad)
+        delattr(module, _RECORD)
+
+
+def verify(model: nn.Module) -> list[str]:
+    """Name the layers that no longer hold the filters that were put in, bit for bit.
+
+    The list is empty while all is well. A state dict loaded later, training without ``freeze``, or a cast to
+    fewer bits and back are what it finds.
+
+    Raises:
+        NotInjectedError: no layer of ``model`` holds a bank.
+    """
+    return [
+        name
+        for name, module, record in _injected(model, "verified in")
+        if not torch.equal(_weight(module).detach().cpu(), record.injected.to(_weight(module).dtype).cpu())
+    ]
+
+
+def freeze(model: nn.Module) -> None:
+    """Freeze the layers that hold a bank, at their present weights.
+
+    Raises:
+        NotInjectedError: no layer of ``model`` holds a bank.
+    """
+    for _, module, _ in _injected(model, "frozen in"):
+        freeze_module(module)
+
+
+def thaw(model: nn.Module) -> None:
+    """Let the layers that hold a bank learn; their weights are new parameters, so make the optimizer anew.
+
+    Raises:
+        NotInjectedError: no layer of ``model`` holds a bank.
+    """
+    for _, module, _ in _injected(model, "thawed in"):
+        thaw_module(module)
+
+
+def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> None:
+    module = layer.module
+    weight = _weight(module)
+    filters = filters.reshape(weight.shape)
+    before = module.__dict__.get(_RECORD)
+    if before is None:
+        record = _Record(weight.detach().clone(), weight.requires_grad, filters)
+    else:
+        record = replace(before, injected=filters)
+    setattr(module, _RECORD, record)
+    with torch.no_grad():
+        weight.copy_(filters)
+    (freeze_module if freeze else thaw_module)(module)
+
+
+def _targets(found: Found) -> list[Target]:
+    """Describe the layers as they were before any bank.
+
+    Raises:
+        PlanError: a weight that cannot be replaced in place.
+    """
+    targets = []
+    owners: dict[int, str] = {}
+    last = max(len(found.layers) - 1, 1)
+    for i, layer in enumerate(found.layers):
+        _check_replaceable(layer)
+        owner = owners.setdefault(id(_weight(layer.module)), layer.name)
+        if owner != layer.name:
+            raise PlanError(f"{layer.name} shares its weight with {owner}, so they cannot hold different filters")
+        record = layer.module.__dict__.get(_RECORD)
+        initial = layer.weight.detach() if record is None else record.original.reshape(layer.weight.shape)
+        targets.append(Target(layer.name, layer.stage, i / last, initial))
+    return targets
+
+
+def _check_replaceable(layer: FoundLayer) -> None:
+    if layer.weight.is_meta:
+        raise PlanError(f"{layer.name} is on the meta device, where filters have no values; materialise it first")
+    own = {**layer.module._parameters, **layer.module._buffers}
+    if not isinstance(own.get("weight"), Tensor):
+        raise PlanError(
+            f"{layer.name} computes its weight (a parametrization), so no filter can be put there; "
+            "remove the parametrization first"
+        )
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def _injected(model: nn.Module, done: str) -> Iterator[tuple[str, nn.Module, _Record]]:
+    found = [
+        (name, module, module.__dict__[_RECORD]) for name, module in model.named_modules() if _RECORD in module.__dict__
+    ]
+    if not found:
+        raise NotInjectedError(
+            f"nothing can be {done} this {type(model).__name__}: none of its layers holds a bank that was put "
+            "in here (a saved and loaded state dict keeps the filters, but not what they replaced)"
+        )
+    return iter(found)
+
+
+def _count_trainable(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

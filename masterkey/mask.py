@@ -1,0 +1,52 @@
+"""Which layers are meant: the first n, the last n, a stage, a name pattern."""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+LayerMask = int | str | Sequence[str]
+
+# A stage is what the names call one; a lone running number ("blocks.7.conv") is a block, not a stage.
+_STAGE = re.compile(r"(?:^|[./])(?:stages?|levels?|layers?|blocks(?=[._]\d+[._]\d))[._]?(\d+)(?=[._/])")
+
+
+class Named(Protocol):
+    """Anything with a layer's name and, where names tell it, a stage."""
+
+    @property
+    def name(self) -> str:
+        """The layer's full name."""
+
+    @property
+    def stage(self) -> int | None:
+        """The stage, counted as the names count it."""
+
+
+def stage_of(name: str) -> int | None:
+    """Return the stage that a parameter's name states (``stages.2.blocks.0…`` -> 2), or None."""
+    found = _STAGE.search(name)
+    return int(found[1]) if found else None
+
+
+def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
+    """Say for each layer whether the mask means it.
+
+    Args:
+        layers: in forward order.
+        mask: None (all), n (the first n), -n (the last n), a shell pattern over the whole name
+            (``stages.0.*``), ``stage:2`` for a whole stage, or several of the last two.
+    """
+    if mask is None:
+        return [True] * len(layers)
+    if isinstance(mask, int):
+        chosen = range(len(layers))[:mask] if mask >= 0 else range(len(layers))[mask:]
+        return [i in chosen for i in range(len(layers))]
+    terms = [mask] if isinstance(mask, str) else list(mask)
+    return [any(_meant(layer, term) for term in terms) for layer in layers]
+
+
+def _meant(layer: Named, term: str) -> bool:
+    if term.startswith("stage:"):
+        return layer.stage is not None and term.removeprefix("stage:") == str(layer.stage)
+    return fnmatchcase(layer.name, term)

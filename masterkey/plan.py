@@ -1,0 +1,237 @@
+"""Decide which filter of a bank goes where, before anything is changed."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .bank import Bank
+from .errors import PlanError
+from .fit import KERNEL_RULES, KernelRule, fit_kernel
+from .mask import LayerMask, mask_layers
+from .metadata import Kernel
+
+Policy = Literal["stack", "layerwise", "sample"]
+ScaleRule = Literal["source", "unit", "target"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+SCALE_RULES: tuple[ScaleRule, ...] = get_args(ScaleRule)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A layer that a filter could go into, as it was before any bank.
+
+    ``depth`` is 0 for the network's first such layer and 1 for its last; ``initial`` has the shape
+    (filters, channels per group, kh, kw).
+    """
+
+    name: str
+    stage: int | None
+    depth: float
+    initial: Tensor
+
+    @property
+    def kernel(self) -> Kernel:
+        """(kh, kw)."""
+        return self.initial.shape[2], self.initial.shape[3]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of a bank layer's filters: ``layer[start:stop]``."""
+
+    layer: str
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"{self.layer.removesuffix('.weight')}[{self.start}:{self.stop}]"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All filters of a bank that share one kernel size, in order, with their sources' output factor."""
+
+    kernel: Kernel
+    filters: Tensor
+    starts: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def spans(self, indices: Sequence[int]) -> list[Span]:
+        """Name the filters at ``indices``, neighbours merged into runs."""
+        spans: list[Span] = []
+        for index in indices:
+            layer = bisect_right(self.starts, index) - 1
+            name, position = self.names[layer], index - self.starts[layer]
+            if spans and spans[-1].layer == name and spans[-1].stop == position:
+                spans[-1] = Span(name, spans[-1].start, position + 1)
+            else:
+                spans.append(Span(name, position, position + 1))
+        return spans
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What one target layer gets: ``pool.filters[indices]``, fitted and scaled."""
+
+    target: Target
+    pool: Pool
+    indices: Tensor
+    kernel_rule: KernelRule
+    scale_rule: ScaleRule
+    wrapped: bool
+
+    @cached_property
+    def filters(self) -> Tensor:
+        """The filters as they go in, (filters, channels per group, kh, kw) float32."""
+        fitted = fit_kernel(self.pool.filters[self.indices], self.target.kernel, self.kernel_rule)
+        return _scaled(fitted, self.target, self.scale_rule)
+
+    @property
+    def fitted(self) -> str | None:
+        """How the kernel was fitted (``crop 7x7 to 5x5``), or None where it had the target's size."""
+        if self.pool.kernel == self.target.kernel:
+            return None
+        (kh, kw), (th, tw) = self.pool.kernel, self.target.kernel
+        return f"{self.kernel_rule} {kh}x{kw} to {th}x{tw}"
+
+    @property
+    def spans(self) -> list[Span]:
+        """Where the filters come from, in order."""
+        return self.pool.spans(self.indices.tolist())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One assignment for each target layer, and which of them the mask lets through."""
+
+    assignments: tuple[Assignment | None, ...]
+    selected: tuple[bool, ...]
+
+
+def make_plan(
+    targets: Sequence[Target],
+    bank: Bank,
+    *,
+    policy: Policy = "stack",
+    layers: LayerMask | None = None,
+    kernel: KernelRule = "crop",
+    scale: ScaleRule = "source",
+    seed: int = 0,
+) -> Plan:
+    """Assign filters to every target layer; ``layers`` only masks, it never shifts what a layer gets.
+
+    Policies: ``stack`` (2412.16751's): the bank's filters in order, one cursor for each target kernel size,
+    running on from layer to layer and wrapping round at the bank's end. ``sample``: a seeded draw, with
+    replacement only where a layer needs more filters than there are. ``layerwise``: layer i from layer i,
+    equal shapes. For stack and sample, a target takes filters of its own kernel size, or else of the
+    nearest larger one, or else of the nearest smaller one.
+
+    Kernel rules: see ``masterkey.fit``. Scale rules: ``source`` keeps each filter's size (times the factor
+    that the source's architecture multiplies its output by), ``unit`` gives each an L2 norm of 1, ``target``
+    scales a layer as a whole to the deviation of its initial weights.
+
+    Raises:
+        PlanError: an unknown policy or rule, a mask that means no layer, or filters that do not fit.
+    """
+    for what, value, known in (
+        ("policy", policy, POLICIES),
+        ("kernel rule", kernel, KERNEL_RULES),
+        ("scale rule", scale, SCALE_RULES),
+    ):
+        if value not in known:
+            raise PlanError(f"unknown {what} {value!r}; known: {', '.join(known)}")
+    if bank.kind != "depthwise" and policy != "layerwise":
+        raise PlanError(f"a bank of kind {bank.kind} goes in by policy 'layerwise' only, not {policy!r}")
+    selected = mask_layers(targets, layers)
+    if not any(selected) and layers != 0:
+        names = ", ".join(target.name for target in targets[:3])
+        raise PlanError(f"layers={layers!r} means none of the {len(targets)} layers ({names}, …)")
+    bound = bank.bind(targets, seed)
+    if policy == "layerwise":
+        return Plan(tuple(_layerwise(targets, selected, bound, scale)), tuple(selected))
+    pools = _pools(bound)
+    generator = torch.Generator().manual_seed(seed)
+    cursors: dict[Kernel, int] = {}
+    assignments: list[Assignment] = []
+    for target in targets:
+        pool = pools[nearest_kernel(target.kernel, list(pools))]
+        need, size = len(target.initial), len(pool.filters)
+        start = cursors.get(target.kernel, 0)
+        if policy == "stack":
+            indices = torch.arange(start, start + need) % size
+            cursors[target.kernel] = start + need
+        elif need <= size:
+            indices = torch.randperm(size, generator=generator)[:need]
+        else:
+            indices = torch.randint(size, (need,), generator=generator)
+        wrapped = policy == "stack" and start + need > size
+        assignments.append(Assignment(target, pool, indices, kernel, scale, wrapped))
+    for assignment, is_selected in zip(assignments, selected, strict=True):
+        if is_selected:
+            _ = assignment.filters  # a kernel that cannot be fitted is refused here, before anything changes
+    return Plan(tuple(assignments), tuple(selected))
+
+
+def nearest_kernel(target: Kernel, available: Sequence[Kernel]) -> Kernel:
+    """Choose among kernel sizes: the same, else the smallest that covers the target, else the nearest smaller.
+
+    Of those that do not cover it, the nearest is the one that overlaps it most when both are centred.
+    """
+    if target in available:
+        return target
+    covering = [kernel for kernel in available if kernel[0] >= target[0] and kernel[1] >= target[1]]
+    if covering:
+        return min(covering, key=prod)
+    return max(available, key=lambda kernel: min(kernel[0], target[0]) * min(kernel[1], target[1]))
+
+
+def _pools(bank: Bank) -> dict[Kernel, Pool]:
+    pools = {}
+    for kernel in bank.counts():
+        layers = [layer for layer in bank.metadata.layers if layer.kernel == kernel]
+        starts = [0]
+        for layer in layers[:-1]:
+            starts.append(starts[-1] + layer.filters)
+        filters = torch.cat([bank.layers[layer.name] * layer.factor for layer in layers])
+        pools[kernel] = Pool(kernel, filters, tuple(starts), tuple(layer.name for layer in layers))
+    return pools
+
+
+def _layerwise(
+    targets: Sequence[Target], selected: Sequence[bool], bank: Bank, scale: ScaleRule
+) -> list[Assignment | None]:
+    assignments: list[Assignment | None] = []
+    for i, (target, is_selected) in enumerate(zip(targets, selected, strict=True)):
+        if not is_selected:
+            assignments.append(None)
+            continue
+        if i >= len(bank.metadata.layers):
+            raise PlanError(
+                f"layerwise: {target.name} is layer {i} of its kind, bank {bank.name} has {len(bank.layers)}"
+            )
+        layer = bank.metadata.layers[i]
+        filters = bank.layers[layer.name]
+        if filters.shape != target.initial.shape:
+            raise PlanError(
+                f"layerwise: layer {i} of bank {bank.name}, {layer.name}, has shape {list(filters.shape)}, "
+                f"{target.name} needs {list(target.initial.shape)}; policy 'stack' fits other shapes"
+            )
+        pool = Pool(layer.kernel, filters * layer.factor, (0,), (layer.name,))
+        assignments.append(Assignment(target, pool, torch.arange(len(filters)), "exact", scale, wrapped=False))
+    return assignments
+
+
+def _scaled(filters: Tensor, target: Target, rule: ScaleRule) -> Tensor:
+    if rule == "source":
+        return filters
+    if rule == "unit":
+        norms = filters.flatten(1).norm(dim=1)
+        return filters / torch.where(norms > 0, norms, 1.0).view(-1, 1, 1, 1)
+    deviation = filters.std()
+    return filters * (target.initial.float().std() / deviation) if deviation > 0 else filters
