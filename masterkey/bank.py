@@ -14,9 +14,10 @@ from torch import Tensor
 from . import format as bank_format
 from .atomic import write_all_atomically
 from .errors import BankFormatError, MasterkeyError, PlanError
-from .fit import KernelRule, fit_kernel
+from .fit import fit_kernel
 from .mask import LayerMask, mask_layers
 from .metadata import Kernel, Metadata, Source, canonical_json
+from .rules import KernelRule
 
 if TYPE_CHECKING:
     from torch import nn

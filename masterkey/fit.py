@@ -4,17 +4,13 @@ One convention of the centre runs through all of them: an even side k is the odd
 or column dropped, so the centre of a side is the index k // 2, odd or even.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from masterkey.errors import PlanError
-
-Kernel = tuple[int, int]
-KernelRule = Literal["crop", "resample", "exact"]
-KERNEL_RULES: tuple[KernelRule, ...] = ("crop", "resample", "exact")
+from .errors import PlanError
+from .metadata import Kernel
+from .rules import KERNEL_RULES, KernelRule
 
 # Relative size below which a difference of float32 filter entries is rounding and not shape.
 _ROUNDING = 1e-6

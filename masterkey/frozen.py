@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from masterkey.errors import PlanError
+from .errors import PlanError
 
 __all__ = ["Frozen", "freeze_module", "frozen_conv2d", "is_frozen", "thaw_module"]
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from .bank import Bank
 from .depthwise import Found, FoundLayer, require_layers
 from .errors import NotInjectedError, PlanError
-from .fit import KernelRule
 from .frozen import freeze_module, thaw_module
 from .mask import LayerMask
-from .plan import Policy, ScaleRule, Target, make_plan
+from .plan import Target, make_plan
 from .report import Report, ReportRow
+from .rules import KernelRule, Policy, ScaleRule
 
 _RECORD = "_masterkey"
 

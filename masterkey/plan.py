@@ -5,21 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .bank import Bank
 from .errors import PlanError
-from .fit import KERNEL_RULES, KernelRule, fit_kernel
+from .fit import fit_kernel
 from .mask import LayerMask, mask_layers
 from .metadata import Kernel
-
-Policy = Literal["stack", "layerwise", "sample"]
-ScaleRule = Literal["source", "unit", "target"]
-POLICIES: tuple[Policy, ...] = get_args(Policy)
-SCALE_RULES: tuple[ScaleRule, ...] = get_args(ScaleRule)
+from .rules import KERNEL_RULES, POLICIES, SCALE_RULES, KernelRule, Policy, ScaleRule
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ paper's.
 import torch
 from torch import Tensor
 
-from masterkey.errors import PlanError
-from masterkey.fit import Kernel, rank1_factor, stretch
+from ..errors import PlanError
+from ..fit import rank1_factor, stretch
+from ..metadata import Kernel
 
 # Standard deviations as fractions of the (odd) side, at relative depth 0 and 1. At 7x7 the window grows from
 # 1.05 to 3.15 pixels, from a spot to the whole kernel, and the correlation length from 0.7 to 2.1 pixels.

@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from masterkey.errors import PlanError
-from masterkey.fit import Kernel, rank1_factor
+from ..errors import PlanError
+from ..fit import rank1_factor
+from ..metadata import Kernel
 
 GAMMA = 0.5
 

@@ -1,0 +1,68 @@
+"""The ``masterkey`` command: its sub-commands, and how it says no."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from masterkey.errors import MasterkeyError
+
+from .bank import extract, info, list_, plot, verify
+from .model import init, inspect
+
+app = typer.Typer(
+    name="masterkey",
+    help="Depthwise filter banks: take them out of any checkpoint, put them frozen into any timm network.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("list")(list_)
+for command in (info, verify, plot, extract, inspect, init):
+    app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from masterkey._version import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Depthwise filter banks: take them out of any checkpoint, put them frozen into any timm network.
+
+    Data goes to stdout, everything else to stderr. Exit code 0: done; 1: refused, with one sentence; 2: wrong usage.
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="masterkey")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except MasterkeyError as refusal:
+        # names from files may hold anything; one sentence stays on one line
+        print("masterkey:", " ".join(str(refusal).split()), file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # whoever read our output has gone; keep Python from complaining about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

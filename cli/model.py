@@ -1,0 +1,117 @@
+"""Commands on networks: inspect, init."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import KernelOption, LayersOption, PolicyOption, ScaleOption, SeedOption, inject_options
+from .output import Json, doing, print_json, print_table, tell
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A timm model name.")]
+
+
+def inspect(
+    model: ModelArgument,
+    bank: Annotated[str | None, typer.Option(help="Show what this bank would put where.")] = None,
+    policy: PolicyOption = "stack",
+    layers: LayersOption = None,
+    kernel: KernelOption = "crop",
+    scale: ScaleOption = "source",
+    seed: SeedOption = 0,
+    json: Json = False,
+) -> None:
+    """Show a network's depthwise layers.
+
+    In forward order; with --bank, what that bank would put into each.
+
+    Examples:
+
+    masterkey inspect convnext_femto
+
+    masterkey inspect mobilenetv3_large_100 --bank ./mcunet --layers stage:2
+    """
+    with doing(f"building {model}"):
+        from masterkey.create import build_timm
+        from masterkey.depthwise import require_layers
+        from masterkey.injection import inject
+
+        network = build_timm(model)
+        if bank is not None:
+            report = inject(network, bank, **inject_options(policy, layers, kernel, scale, seed))
+        else:
+            found = require_layers(network)
+    if bank is not None:
+        print_json(report.to_dict()) if json else typer.echo(str(report))
+        return
+    facts = [
+        {
+            "layer": layer.name,
+            "filters": len(layer.weight),
+            "kernel": list(layer.kernel),
+            "stride": list(layer.stride),
+            "channels": layer.groups,
+            "stage": layer.stage,
+        }
+        for layer in found.layers
+    ]
+    if json:
+        print_json({"model": model, "order": found.order, "layers": facts})
+        return
+    rows = [
+        [
+            layer.name,
+            str(len(layer.weight)),
+            f"{layer.kernel[0]}x{layer.kernel[1]}",
+            f"{layer.stride[0]}x{layer.stride[1]}",
+            "-" if layer.stage is None else str(layer.stage),
+        ]
+        for layer in found.layers
+    ]
+    print_table(["layer", "filters", "kernel", "stride", "stage"], rows)
+
+
+def init(
+    model: ModelArgument,
+    bank: Annotated[str, typer.Option(help="A built-in bank's name, or a bank's folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The state dict to write (.safetensors).")],
+    num_classes: Annotated[
+        int | None, typer.Option(min=0, help="Classes of the new head; timm's if not given.")
+    ] = None,
+    in_chans: Annotated[int | None, typer.Option(min=1, help="Channels of a picture; timm's if not given.")] = None,
+    pretrained: Annotated[bool, typer.Option(help="Load timm's pretrained weights first.")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(help="Load this checkpoint first.")] = None,
+    policy: PolicyOption = "stack",
+    layers: LayersOption = None,
+    kernel: KernelOption = "crop",
+    scale: ScaleOption = "source",
+    seed: SeedOption = 0,
+    json: Json = False,
+) -> None:
+    """Write initial weights with a bank inside.
+
+    A state dict for timm's --initial-checkpoint or any loader. It holds the filters, not their being frozen: to
+    keep them so, load it in Python and inject the bank again, or start from masterkey.create_model.
+
+    Example: masterkey init convnext_femto --bank scale-space-8 --num-classes 37 -o model.safetensors
+    """
+    options = inject_options(policy, layers, kernel, scale, seed)
+    with doing(f"building {model}"):
+        from masterkey.initial import write_initial
+
+        report = write_initial(
+            model,
+            bank,
+            output,
+            seed=seed,
+            inject_kwargs=options,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            pretrained=pretrained,
+            checkpoint_path=None if checkpoint is None else str(checkpoint),
+        )
+    tell(f"wrote {output}")
+    if json:
+        print_json(report.to_dict())
+    else:
+        typer.echo(report.summary())

@@ -1,0 +1,47 @@
+"""Options that several commands share, and how their texts become values."""
+
+import re
+from typing import Annotated, Any
+
+import typer
+
+from masterkey.rules import KernelRule, Policy, ScaleRule
+
+PolicyOption = Annotated[Policy, typer.Option(help="How filters are dealt to layers.")]
+KernelOption = Annotated[KernelRule, typer.Option("--kernel", help="How a filter of another kernel size is fitted.")]
+ScaleOption = Annotated[ScaleRule, typer.Option(help="How large the filters are made.")]
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="N|-N|stage:I|PATTERN",
+        help="Fill only these layers: the first N, the last N, a stage, or a name pattern. May be repeated.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the network's own weights and of banks that are drawn.")]
+SizeOption = Annotated[
+    str | None, typer.Option("--kernel", metavar="K|KHxKW", help="Kernel size of a computed bank (7 if not given).")
+]
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Read a kernel size: ``7`` or ``1x11``.
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text)
+    if not found or min(sides := (int(found[1]), int(found[2] or found[1]))) < 1 or max(sides) > 101:
+        raise typer.BadParameter(f"{text!r} is no kernel size from 1 to 101; write 7 or 1x11", param_hint="--kernel")
+    return sides
+
+
+def inject_options(
+    policy: Policy, layers: list[str] | None, kernel: KernelRule, scale: ScaleRule, seed: int
+) -> dict[str, Any]:
+    """Return the arguments for ``masterkey.inject``."""
+    mask: int | list[str] | None = layers or None
+    if layers and len(layers) == 1 and re.fullmatch(r"-?\d+", layers[0]):
+        mask = int(layers[0])
+    return {"policy": policy, "layers": mask, "kernel": kernel, "scale": scale, "seed": seed}

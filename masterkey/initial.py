@@ -1,0 +1,52 @@
+"""A file of initial weights: a timm network's state dict with a bank inside."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from ._version import __version__
+from .atomic import write_atomically
+from .bank import Bank
+from .create import build_timm
+from .errors import SaveError
+from .injection import inject
+from .metadata import canonical_json
+from .report import Report
+
+
+def write_initial(
+    name: str, bank: str | Path, output: Path, *, seed: int = 0, inject_kwargs: Mapping[str, Any], **timm_kwargs: Any
+) -> Report:
+    """Build timm's network ``name`` with seeded weights, put ``bank`` in, and save its state dict.
+
+    The file has timm's own keys and loads into plain timm. Its metadata says what went in. The same arguments
+    give the same bytes. ``timm_kwargs`` that are None are left to timm.
+
+    Raises:
+        SaveError: ``output`` is not a ``.safetensors`` name or cannot be written.
+        UnknownNameError, CheckpointError, NoTargetLayersError, PlanError: as ``masterkey.create_model``.
+    """
+    if output.suffix != ".safetensors":
+        raise SaveError(f"{output}: the file is written as safetensors, so its name must end in .safetensors")
+    source = Bank.from_pretrained(bank)
+    chosen = {key: value for key, value in timm_kwargs.items() if value is not None}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_timm(name, **chosen)
+    report = inject(model, source, **inject_kwargs)
+    about = {
+        "masterkey": __version__,
+        "model": name,
+        "timm": chosen,
+        "bank": source.name,
+        "inject": dict(inject_kwargs),
+        "seed": seed,
+    }
+    # clones, because safetensors refuses tensors that share memory
+    state = {key: value.detach().clone().contiguous() for key, value in model.state_dict().items()}
+    # one metadata key: safetensors writes several in an order that varies
+    write_atomically(output, save(state, metadata={"masterkey_init": canonical_json(about)}))
+    return report
