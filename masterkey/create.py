@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from .bank import Bank
-from .errors import CheckpointError, MasterkeyError, UnknownNameError
+from .errors import CheckpointError, UnknownNameError
 from .injection import inject
 
 
@@ -55,21 +56,27 @@ def build_timm(name: str, **timm_kwargs: Any) -> nn.Module:
         near = difflib.get_close_matches(architecture[:200], timm.list_models(), n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise UnknownNameError(f"timm has no model named {name[:100]!r}{hint}")
+    checkpoint = timm_kwargs.pop("checkpoint_path", None)
     try:
         model: nn.Module = timm.create_model(name, **timm_kwargs)
-    except MasterkeyError:
-        raise
     except RuntimeError as error:
-        if "pretrained" in str(error):
-            raise UnknownNameError(f"timm has no pretrained weights for {name}: {_first_line(error)}") from error
-        raise
-    except OSError as error:
-        if not (timm_kwargs.get("pretrained") or timm_kwargs.get("checkpoint_path") or local):
+        if "pretrained" not in str(error):
             raise
-        raise CheckpointError(f"the weights of {name} could not be loaded: {_first_line(error)}") from error
+        raise UnknownNameError(f"timm has no such weights: {_reason(error)}") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"the weights of {name} could not be loaded: {_reason(error)}") from error
+    if checkpoint:
+        try:
+            timm.models.load_checkpoint(model, checkpoint)
+        except Exception as error:
+            # a file may be wrong in any way, and the libraries that read it each have their own exceptions
+            raise CheckpointError(f"{checkpoint} could not be loaded into {name}: {_reason(error)}") from error
     return model
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines:
+        text = " ".join(lines[:2])  # torch's first line only announces the second
+        return text if len(text) <= 300 else f"{text[:297]}..."
+    return "no such file" if isinstance(error, FileNotFoundError) else type(error).__name__

@@ -1,0 +1,213 @@
+"""The command line: what it prints where, its exit codes, and that it never shows a traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import masterkey
+from masterkey.cli.main import run
+
+COMMANDS = ["list", "info", "verify", "plot", "extract", "inspect", "init"]
+
+
+@pytest.fixture
+def cli(capfd):
+    """Run the command line in this process: exit code, stdout, stderr."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        code = run([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def bank_dir(tmp_path_factory) -> Path:
+    """A small stored bank: three layers of 3x3, 5x5 and 7x7."""
+    folder = tmp_path_factory.mktemp("bank")
+    generator = torch.Generator().manual_seed(0)
+    state = {f"stages.{i}.dw.weight": torch.randn(16, 1, k, k, generator=generator) for i, k in enumerate((3, 5, 7))}
+    checkpoint = folder / "small.safetensors"
+    save_file(state, checkpoint)
+    return masterkey.Bank.from_checkpoint(checkpoint, licence="MIT").save_pretrained(folder / "small")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(cli, command):
+    code, out, _ = cli(command, "--help")
+    assert code == 0
+    assert f"masterkey {command}" in out.split("Options")[0].replace("Usage: masterkey", "")
+
+
+def test_help_and_list_import_neither_torch_nor_timm():
+    script = (
+        "import sys; from masterkey.cli.main import run\n"
+        "for arguments in (['--help'], ['list'], ['list', '--json'], ['info', 'scale-space-8']):\n"
+        "    assert run(arguments) == 0\n"
+        "assert not {'torch', 'timm', 'numpy', 'huggingface_hub'} & set(sys.modules), 'heavy imports'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_console_script_is_installed():
+    script = Path(sys.executable).with_name("masterkey")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, masterkey.__version__)
+
+
+def test_list_names_every_built_in_bank(cli):
+    code, out, _ = cli("list", "--json")
+    assert code == 0
+    assert [entry["bank"] for entry in json.loads(out)] == masterkey.list_banks()
+    assert "scale-space-8" in cli("list")[1]
+
+
+def test_extract_info_verify_roundtrip(cli, tmp_path):
+    model = timm.create_model("test_convnext")
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "weights.pth")
+    out_dir = tmp_path / "bank"
+    code, out, err = cli("extract", tmp_path / "weights.pth", "-o", out_dir, "--licence", "MIT", "--name", "mine")
+    assert code == 0
+    assert "wrote" in err and "wrote" not in out
+    code, out, _ = cli("info", out_dir, "--json")
+    facts = json.loads(out)
+    assert (facts["bank"], facts["licence"], facts["kind"]) == ("mine", "MIT", "depthwise")
+    code, out, _ = cli("verify", out_dir, "--json")
+    assert json.loads(out)["sha256"] == facts["sha256"] == masterkey.Bank.from_pretrained(out_dir).sha256
+    assert {path.name for path in out_dir.iterdir()} == {"model.safetensors", "config.json", "README.md", "atlas.png"}
+
+
+def test_extract_by_timm_name_without_network(cli, tmp_path):
+    assert cli("extract", "test_convnext", "--no-pretrained", "-o", tmp_path / "a")[0] == 0
+    assert cli("extract", "test_convnext", "--no-pretrained", "-o", tmp_path / "b")[0] == 0
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_verify_names_a_damaged_bank(cli, bank_dir, tmp_path):
+    data = bytearray((bank_dir / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(data)
+    code, out, err = cli("verify", tmp_path)
+    assert (code, out) == (1, "")
+    assert "damaged" in err and err.count("\n") == 1
+
+
+def test_plot_writes_a_picture(cli, bank_dir, tmp_path):
+    assert cli("plot", bank_dir, "-o", tmp_path / "atlas.png")[0] == 0
+    assert Image.open(tmp_path / "atlas.png").width > 1000
+    assert cli("plot", "scale-space-8", "--kernel", "1x11", "-o", tmp_path / "keys.png")[0] == 0
+    assert Image.open(tmp_path / "keys.png").width > 500
+
+
+def test_inspect_lists_layers_and_a_plan(cli, bank_dir):
+    code, out, _ = cli("inspect", "test_convnext", "--json")
+    names = [layer["layer"] for layer in json.loads(out)["layers"]]
+    assert code == 0
+    assert names == list(masterkey.depthwise_layers(timm.create_model("test_convnext")))
+    code, out, _ = cli("inspect", "test_convnext", "--bank", bank_dir, "--layers", "-1", "--json")
+    rows = json.loads(out)["rows"]
+    assert [row["replaced"] for row in rows] == [False] * (len(rows) - 1) + [True]
+    code, out, _ = cli("inspect", "test_convnext", "--bank", bank_dir, "--layers", "stage:0", "--layers", "stages.1.*")
+    assert code == 0
+    assert out.count("left alone") == len([name for name in names if name.split(".")[1] not in "01"])
+
+
+def test_init_writes_what_plain_timm_loads(cli, bank_dir, tmp_path):
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for file in files:
+        code, _, _ = cli("init", "test_convnext", "--bank", bank_dir, "--num-classes", "5", "-o", file)
+        assert code == 0
+    assert files[0].read_bytes() == files[1].read_bytes()
+    model = timm.create_model("test_convnext", num_classes=5, checkpoint_path=str(files[0]))
+    same = masterkey.create_model("test_convnext", bank_dir, num_classes=5)
+    for name, layer in masterkey.depthwise_layers(model).items():
+        assert torch.equal(layer.weight, masterkey.depthwise_layers(same)[name].weight)
+    with safe_open(files[0], framework="pt") as file:
+        assert json.loads(file.metadata()["masterkey_init"])["bank"] == "small"
+
+
+def test_init_keeps_a_checkpoint_but_for_depthwise_weights(cli, tmp_path):
+    model = timm.create_model("test_convnext", num_classes=5)
+    save_file(model.state_dict(), tmp_path / "start.safetensors")
+    options = ["--num-classes", "5", "--checkpoint", tmp_path / "start.safetensors", "-o", tmp_path / "out.safetensors"]
+    assert cli("init", "test_convnext", "--bank", "scale-space-8", *options)[0] == 0
+    start, out = load_file(tmp_path / "start.safetensors"), load_file(tmp_path / "out.safetensors")
+    changed = {name for name in start if not torch.equal(start[name], out[name])}
+    assert changed == {f"{name}.weight" for name in masterkey.depthwise_layers(model)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["info", "scale-space-9"], "did you mean scale-space-8?"),
+        (["info", "../nowhere"], "does not exist"),
+        (["info", "some/../thing"], "is no name of a bank"),
+        (["info", "x" * 10_000], "10,000 characters"),
+        (["verify", "bank\0name"], "is no name of a bank"),
+        (["info", "someone/some-bank"], "not supported yet"),
+        (["inspect", "convnext_fempto"], "near names: convnext_femto"),
+        (["inspect", "resnet50"], "no spatial depthwise convolution"),
+        (["inspect", "../../etc"], "timm has no model"),
+        (["inspect", "test_convnext", "--bank", "scale-space-8", "--layers", "nothing.*"], "means none of the"),
+        (["extract", "missing.pth", "-o", "out"], "does not exist"),
+        (["init", "test_convnext", "--bank", "random", "-o", "model.bin"], "must end in .safetensors"),
+        (["init", "test_convnext", "--bank", "random", "-o", "/proc/nowhere/m.safetensors"], "cannot write"),
+        (["init", "test_convnext", "--bank", "random", "--checkpoint", "no.pth", "-o", "m.safetensors"], "no.pth"),
+        (["plot", "scale-space-8", "-o", "/proc/nowhere/atlas.png"], "cannot write"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_refusals_are_one_sentence_and_exit_1(cli, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli(*arguments)
+    assert (code, out) == (1, "")
+    assert sentence in err and err.startswith("masterkey: ") and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["info"],
+        ["plot", "scale-space-8", "--kernel", "0"],
+        ["plot", "scale-space-8", "--kernel", "7y7"],
+        ["inspect", "test_convnext", "--bank", "random", "--policy", "guess"],
+        ["init", "test_convnext", "--bank", "random"],
+        ["extract", "test_convnext", "--licence", "MIT", "-o", "out"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_2(cli, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert cli(*arguments)[0] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kernel_of_a_stored_bank_is_wrong_usage(cli, bank_dir):
+    assert cli("plot", bank_dir, "--kernel", "5")[0] == 2
+
+
+def test_policy_layerwise_of_other_shapes_is_refused(cli, bank_dir):
+    code, _, err = cli("inspect", "test_convnext", "--bank", bank_dir, "--policy", "layerwise")
+    assert code == 1
+    assert "policy 'stack' fits other shapes" in err
+
+
+def test_a_reader_that_goes_away_is_no_traceback(bank_dir):
+    script = Path(sys.executable).with_name("masterkey")
+    done = subprocess.run(f"{script} list | true", shell=True, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
