@@ -1,9 +1,11 @@
-"""Write a file whole or not at all."""
+"""Write files whole or not at all."""
 
 import os
-import tempfile
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 
 from .errors import SaveError
 
@@ -23,35 +25,73 @@ def write_all_atomically(files: Mapping[Path, bytes]) -> None:
     The files are put in place in the mapping's order, so the last one can serve as the sign of completeness.
 
     Raises:
-        SaveError: a folder or file cannot be written; no file has been touched.
+        SaveError: a folder or file cannot be written; every file and folder is as it was before.
     """
-    staged: list[tuple[str, Path]] = []
+    made: list[Path] = []
+    staged: dict[Path, Path] = {}
+    current = Path()
     try:
         for path, data in files.items():
             current = path
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folders(path.parent, made)
             if path.is_dir():
-                raise IsADirectoryError(21, "a folder of that name is in the way", str(path))
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-            staged.append((name, path))
-            with os.fdopen(handle, "wb") as file:
-                os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp's 0600 would make a shared bank unreadable
+                raise IsADirectoryError(21, "a folder of that name is in the way")
+            staged[path] = _beside(path, "partial")
+            with staged[path].open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        while staged:
-            name, current = staged[0]
-            Path(name).replace(current)
-            staged.pop(0)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise SaveError(f"cannot write {current}: {reason}; nothing was changed") from error
+        _put_in_place(staged)
+    except BaseException as error:
+        # what cannot be removed was never made, or the first error says why
+        for leftover in staged.values():
+            with suppress(OSError, ValueError):
+                leftover.unlink()
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+        if not isinstance(error, OSError | ValueError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error  # ValueError: a NUL
+        where = str(getattr(error, "filename2", None) or current)
+        raise SaveError(f"cannot write {where!r:.300}: {reason}; nothing was changed") from error
+
+
+def _make_folders(folder: Path, made: list[Path]) -> None:
+    """Create a folder and its parents, and note in ``made`` each one that was not there."""
+    for part in reversed([part for part in (folder, *folder.parents) if not part.exists()]):
+        part.mkdir(exist_ok=True)
+        made.append(part)
+
+
+def _put_in_place(staged: Mapping[Path, Path]) -> None:
+    """Move every staged file to its place; if one cannot be moved, put back what the others replaced."""
+    previous: dict[Path, Path] = {}
+    placed: list[Path] = []
+    try:
+        for path in list(staged)[:-1]:  # once the last is in place, nothing is left that could fail
+            if path.exists():
+                previous[path] = _beside(path, "previous")
+                _keep(path, previous[path])
+        for path, partial in staged.items():
+            partial.replace(path)
+            placed.append(path)
+    except BaseException:
+        for path in placed:
+            previous[path].replace(path) if path in previous else path.unlink()
+        raise
     finally:
-        for name, _ in staged:
-            Path(name).unlink(missing_ok=True)
+        for kept in previous.values():
+            kept.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _keep(path: Path, kept: Path) -> None:
+    try:
+        os.link(path, kept)
+    except OSError:  # a file system without hard links, or a file of somebody else
+        shutil.copy2(path, kept)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """Return a new hidden name in the same folder: only within a file system is a move one step."""
+    return path.with_name(f".{path.name}.{token_hex(4)}.{suffix}")

@@ -140,7 +140,7 @@ class Bank:
         counts = " + ".join(f"{n:,} of {kh}x{kw}" for (kh, kw), n in self.counts().items())
         return f"Bank({self.name!r}, {self.kind}, {len(self.layers)} layers: {counts})"
 
-    def bind(self, targets: Sequence[Target], seed: int) -> Bank:
+    def bind(self, targets: Sequence[Target], seed: int, rule: KernelRule = "crop") -> Bank:
         """Return the bank to stack into ``targets``: a stored bank is itself, a computed one is computed."""
         return self
 
@@ -225,8 +225,9 @@ class Bank:
             raise PlanError(f"unknown normalisation {how!r}; known: {', '.join(measures)}")
         layers = {}
         for name, tensor in self._effective().items():
-            size = measures[how](tensor.flatten(1))
-            layers[name] = tensor / torch.where(size > 0, size, 1.0).view(-1, 1, 1, 1)
+            wide = tensor.double()  # squares of very large or small float32 weights leave its range
+            size = measures[how](wide.flatten(1))
+            layers[name] = (wide / torch.where(size > 0, size, 1.0).view(-1, 1, 1, 1)).float()
         return self._step("normalized", layers, how=how)
 
     def resized(self, kernel: int | Kernel, how: KernelRule = "crop") -> Bank:
@@ -323,7 +324,7 @@ def join(banks: Sequence[Bank]) -> Bank:
 
 
 def _joint_licence(licences: Sequence[str | None]) -> str | None:
-    distinct = sorted({licence or "unknown" for licence in licences})
+    distinct = sorted({part for licence in licences for part in (licence or "unknown").split(" AND ")})
     return None if distinct == ["unknown"] else " AND ".join(distinct)
 
 
@@ -338,7 +339,7 @@ def as_kernel(kernel: int | Sequence[int]) -> Kernel:
     Raises:
         MasterkeyError: not one or two whole numbers from 1 to 1,001.
     """
-    sides = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
-    if len(sides) != 2 or not all(isinstance(side, int) and 1 <= side <= 1001 for side in sides):
+    sides = tuple(kernel) if isinstance(kernel, Sequence) else (kernel, kernel)
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= 1001 for side in sides):
         raise MasterkeyError(f"a kernel size is one or two whole numbers from 1 to 1001, not {kernel!r}")
     return sides[0], sides[1]

@@ -3,19 +3,18 @@
 import pickle
 import re
 import warnings
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from .errors import BankFormatError, CheckpointError
-from .format import METADATA_KEY, read_header
+from .format import METADATA_KEY, foreign_kind, read_header
 
 # Weights averaged over training come first, as in timm.models.load_checkpoint.
 _ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -23,6 +22,10 @@ _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's pref
 
 TORCH_SUFFIXES = (".pth", ".pt", ".pkl", ".bin", ".ckpt", ".tar")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".txt")
+
+_ZIP_START = b"PK\3\4"
+# What torch.save wrote before its zip format: a pickle (of any protocol, the second byte) of one long number.
+_LEGACY_START = re.compile(rb"\x80.\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL)
 
 Wanted = Callable[[str, tuple[int, ...]], bool]
 
@@ -46,28 +49,35 @@ def read_checkpoint(path: Path, wanted: Wanted) -> Checkpoint:
     Raises:
         CheckpointError: no such file, of an unknown kind, damaged, or a pickle that asks for more than tensors.
     """
-    if not path.is_file():
-        what = "is a folder, not a checkpoint file" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {what}")
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise CheckpointError(f"{path}: unknown kind of checkpoint '{suffix}'; known: {', '.join(SUFFIXES)}")
     try:
+        if not path.is_file():
+            what = "is no plain file" if path.exists() else "does not exist"
+            raise CheckpointError(f"{str(path)!r:.200} {'is a folder, not a checkpoint' if path.is_dir() else what}")
+        if suffix not in SUFFIXES:
+            raise CheckpointError(f"{path}: unknown kind of checkpoint {suffix!r}; known: {', '.join(SUFFIXES)}")
         if suffix == ".safetensors":
             return _read_safetensors(path, wanted)
         return _read_keys(path, wanted) if suffix == ".txt" else _read_torch(path, wanted)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+        raise CheckpointError(f"cannot read {str(path)!r:.200}: {error.strerror or error}") from error
 
 
 def select_tensors(state: Mapping[str, Any], wanted: Wanted) -> Checkpoint:
     """Take the wanted tensors out of a state dict, names without the prefixes that wrappers add."""
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    for wrapper in _WRAPPERS:
-        if tensors and all(name.startswith(wrapper) for name in tensors):
-            tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
-    chosen = {name: value for name, value in tensors.items() if wanted(name, tuple(value.shape))}
+    tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    prefix = _prefix(tensors)
+    own = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    chosen = {name: value for name, value in own.items() if wanted(name, tuple(value.shape))}
     return Checkpoint(chosen, ordered=True, total=len(tensors))
+
+
+def _prefix(names: Collection[str]) -> str:
+    """Return what wrappers, one around the other, have put before every name."""
+    prefix = ""
+    while more := next((each for each in _WRAPPERS if names and all(n.startswith(prefix + each) for n in names)), ""):
+        prefix += more
+    return prefix
 
 
 def _read_safetensors(path: Path, wanted: Wanted) -> Checkpoint:
@@ -77,53 +87,91 @@ def _read_safetensors(path: Path, wanted: Wanted) -> Checkpoint:
         raise CheckpointError(str(error)) from error
     if METADATA_KEY in header.metadata:
         raise CheckpointError(f"{path} is a bank already; load it with Bank.from_pretrained, or give its folder")
+    prefix = _prefix(header.tensors)
+    own = {name.removeprefix(prefix): tuple(entry["shape"]) for name, entry in header.tensors.items()}
     try:
         with safe_open(path, framework="pt") as file:
-            names = [name for name, entry in header.tensors.items() if wanted(name, tuple(entry["shape"]))]
-            tensors = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a sound safetensors file: {error}") from error
+            tensors = {name: file.get_tensor(prefix + name) for name, shape in own.items() if wanted(name, shape)}
+    except Exception as error:  # safetensors has its own for a broken file, torch others for a dtype it lacks
+        raise CheckpointError(f"{path} is not a sound safetensors file: {_first_sentence(error)}") from error
     # safetensors sorts tensors by type and name; the order of the layers is lost
     return Checkpoint(tensors, ordered=False, total=len(header.tensors))
 
 
 def _read_torch(path: Path, wanted: Wanted) -> Checkpoint:
-    mapped = zipfile.is_zipfile(path)  # only torch's zip format can be mapped; the older one is read whole
+    content = _load_torch(path)
+    entry, state = _unwrap(content)
+    if not _holds_tensors(state):
+        keys = ", ".join(f"{key!s:.40}" for key in list(content)[:5]) if isinstance(content, Mapping) else ""
+        found = f"the keys {keys!r:.300}" if keys else f"a {type(content).__name__}"
+        raise CheckpointError(f"{path} holds no state dict: found {found}, looked under {', '.join(_ENTRIES)}")
+    assert isinstance(state, Mapping)
+    chosen = select_tensors(state, wanted)
+    return Checkpoint(chosen.tensors, ordered=True, entry=entry, total=chosen.total)
+
+
+def _load_torch(path: Path) -> object:
+    """Read what torch.save wrote, tensors and plain containers only.
+
+    Raises:
+        CheckpointError: neither of torch's formats, damaged, or a pickle that asks for more.
+    """
+    with path.open("rb") as file:
+        start = file.read(512)
+    zipped = start.startswith(_ZIP_START)
+    if not start:
+        raise CheckpointError(f"{path} is empty")
+    if not zipped and not _LEGACY_START.match(start):
+        bare = start.startswith(b"\x80")
+        what = foreign_kind(start) or (
+            "a bare pickle, which only running it could read; where you trust it, load it and save its state dict anew"
+            if bare
+            else "no file that torch.save wrote, or its beginning is damaged"
+        )
+        raise CheckpointError(f"{path} was refused, none of it was run: it is {what}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path} was refused, none of it was run: {_refusal(error)}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is not a sound torch checkpoint: {reason}") from error
-    entry, state = _unwrap(content)
-    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
-        found = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content)
-        raise CheckpointError(f"{path} holds no state dict: found {found}, looked under {', '.join(_ENTRIES)}")
-    chosen = select_tensors(state, wanted)
-    return Checkpoint(chosen.tensors, ordered=True, entry=entry, total=chosen.total)
+    except Exception as error:  # a damaged file fails wherever its bytes happen to lead
+        raise CheckpointError(f"{path} is not a sound torch checkpoint: {_first_sentence(error)}") from error
+    return content
 
 
 def _unwrap(content: object) -> tuple[str | None, object]:
     if isinstance(content, Mapping):
         for entry in _ENTRIES:
-            if isinstance(content.get(entry), Mapping):
+            if _holds_tensors(content.get(entry)):
                 return entry, content[entry]
     return None, content
 
 
+def _holds_tensors(state: object) -> bool:
+    return isinstance(state, Mapping) and any(isinstance(value, Tensor) for value in state.values())
+
+
 def _refusal(error: pickle.UnpicklingError) -> str:
-    """Say in one sentence what a pickle wanted; torch's own message is a page of advice."""
-    text = str(error)
-    name = re.search(r"(?:GLOBAL|global|callable|function|class)\s+`?([\w.]+\.[\w.]+)`?", text)
-    if name:
-        return (
-            f"its pickle calls for {name[1]}, and only tensors and plain containers are read; ask its author "
-            "for a plain state dict or a .safetensors file"
-        )
-    return next((line.strip() for line in text.splitlines() if line.strip()), "its pickle is malformed")
+    """Say in one sentence what a pickle wanted; torch's own message is a page that ends in unsafe advice."""
+    name = re.search(r"(?:GLOBAL|global|callable|function|class)\s+`?([\w.]+\.[\w.]+)`?", str(error))
+    if not name:
+        return "its pickle is malformed, or asks for more than tensors and plain containers"
+    return (
+        f"its pickle calls for {name[1]:.100}, and only tensors and plain containers are read; ask its author "
+        "for a plain state dict or a .safetensors file"
+    )
+
+
+def _first_sentence(error: Exception) -> str:
+    """Shorten the messages of torch and safetensors, which go on for a page, to what happened."""
+    if isinstance(error, EOFError | IndexError):
+        return "it ends too early"
+    if "TorchScript" in str(error):
+        return "it is a TorchScript archive, which is a program; save its state dict instead"
+    first = re.split(r"\.\s|\n", str(error).strip())[0].rstrip(".:; ")[:200]
+    # what the file brought into the message is not to be sent to a terminal
+    return "".join(letter if letter.isprintable() else "?" for letter in first) or type(error).__name__
 
 
 def _read_keys(path: Path, wanted: Wanted) -> Checkpoint:
@@ -133,11 +181,14 @@ def _read_keys(path: Path, wanted: Wanted) -> Checkpoint:
         if len(blocks) < 2 or blocks[0].strip():
             raise ValueError("it does not begin with a line 'Filter 1:'")
         filters = [[[float(x) for x in row.split()] for row in block.strip().splitlines()] for block in blocks[1:]]
-        keys = torch.from_numpy(np.array(filters, dtype=np.float32))
-        if keys.ndim != 3:
-            raise ValueError("an empty filter")
+        sizes = {(len(rows), *map(len, rows)) for rows in filters}
+        if len(sizes) != 1 or len({*map(len, filters[0])}) != 1:
+            raise ValueError("its filters are empty, have rows of different lengths, or differ in size")
     except ValueError as error:
         raise CheckpointError(f"{path} is not a text file of filters: {error}") from error
-    keys = keys[:, None]
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        keys = torch.from_numpy(np.array(filters, dtype=np.float32))[:, None]
     name = "keys.weight"
-    return Checkpoint({name: keys} if wanted(name, tuple(keys.shape)) else {}, ordered=True, total=1)
+    # a single key is depthwise too, which its shape alone would not tell
+    found = wanted(name, (len(keys) + 1, *keys.shape[1:]))
+    return Checkpoint({name: keys} if found else {}, ordered=True, total=1)

@@ -50,6 +50,8 @@ def build_timm(name: str, **timm_kwargs: Any) -> nn.Module:
     """
     import timm
 
+    from .models import hornet  # noqa: F401 (puts HorNet into timm's registry)
+
     architecture = name.split(".")[0]
     local = ":" in name  # hf-hub:… and local-dir:… are timm's to resolve
     if not local and not (re.fullmatch(r"[\w.-]{1,200}", name) and timm.is_model(architecture)):

@@ -14,6 +14,9 @@ from .metadata import KINDS, Kernel
 
 _log = logging.getLogger(__name__)
 
+# They change no shape, but on the meta device they are the larger part of a forward pass.
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
+
 
 @dataclass(frozen=True)
 class FoundLayer:
@@ -44,6 +47,11 @@ class FoundLayer:
     def groups(self) -> int:
         """The convolution's groups; 1 for a Linear layer."""
         return int(getattr(self.module, "groups", 1))
+
+    @property
+    def factor(self) -> float:
+        """What the network multiplies the layer's output by: ``output_factor`` of the module, where it has one."""
+        return float(getattr(self.module, "output_factor", 1.0))
 
     @property
     def stage(self) -> int | None:
@@ -141,21 +149,36 @@ def _trace_calls(model: nn.Module) -> _Calls:
     """Run a weightless copy of the network on the meta device and note who is called first, and on what."""
     calls = _Calls({}, set())
     try:
-        shadow = _meta_copy(model)
+        shadow = _meta_copy(model).eval()
         for name, module in shadow.named_modules():
             # the caller's hooks must not see this pass
             module._forward_pre_hooks.clear()
             module._forward_hooks.clear()
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.register_forward_pre_hook(_note(calls, name))
-        with torch.no_grad():
-            shadow.eval()(torch.empty(_input_shape(model), device="meta"))
-        calls.complete = True
+            elif isinstance(module, _NORMS):
+                vars(module)["forward"] = _unchanged
+        network = getattr(shadow, "_orig_mod", shadow)  # the plain network inside a compiled one
     except Exception as error:
-        # any network may fail in its own way without data; the order is then known to be the registration's
-        _log.debug("no forward pass of %s on the meta device: %s", type(model).__name__, error)
-        calls = _Calls({}, set())
+        _log.debug("no copy of %s on the meta device: %s", type(model).__name__, error)
+        return calls
+    for shape in _input_shapes(model):
+        try:
+            with torch.no_grad():
+                network(torch.empty(shape, device="meta"))
+        except Exception as error:
+            # any network may fail in its own way without data; the order is then known to be the registration's
+            _log.debug("no forward pass of %s on the meta device: %s", type(model).__name__, error)
+            calls.position.clear()
+            calls.on_map.clear()
+        else:
+            calls.complete = True
+            break
     return calls
+
+
+def _unchanged(input: Tensor, *rest: object) -> Tensor:
+    return input
 
 
 def _note(calls: _Calls, name: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
@@ -177,9 +200,27 @@ def _meta_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _input_shape(model: nn.Module) -> tuple[int, ...]:
-    """One picture of the size that timm's configuration states, else 3x224x224, with the stem's channels."""
+def _input_shapes(model: nn.Module) -> list[tuple[int, ...]]:
+    """The shapes of one picture that the network may take, the likeliest first.
+
+    The sides are those that the network was built for, if it says so, else those that timm's configuration
+    states, else 224; the channels those of the first convolution (``in_chans`` is stated nowhere), else the
+    configuration's.
+    """
     config = getattr(model, "pretrained_cfg", None) or {}
-    size = tuple(config.get("input_size") or (3, 224, 224))
+    channels, *stated = config.get("input_size") or (3, 224, 224)
+    built_for = (_sides(getattr(module, "img_size", None)) for module in model.modules())
+    height, width = next((sides for sides in built_for if sides), stated)
     stem = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    return 1, stem.in_channels if stem is not None and stem.groups == 1 else size[0], *size[1:]
+    first = stem.in_channels if stem is not None and stem.groups == 1 else channels
+    # the first convolution is not always the one that sees the picture: CSATv2 transforms it beforehand
+    return [(1, count, height, width) for count in dict.fromkeys((first, channels))]
+
+
+def _sides(size: object) -> Kernel | None:
+    """(height, width) out of what networks call ``img_size``, None if it is something else."""
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(side, int) for side in size):
+        return size[0], size[1]
+    return None

@@ -12,9 +12,10 @@ from .bank import Bank
 from .checkpoint import Checkpoint, Wanted, read_checkpoint, select_tensors
 from .depthwise import require_layers
 from .errors import CheckpointError
-from .format import file_sha256
+from .format import check_finite, file_sha256
 from .mask import stage_of
-from .metadata import KINDS, Layer, Metadata, Source
+from .metadata import KINDS, Layer, Metadata, Source, check_layer_name
+from .names import expanded
 
 # timm's tags name the training data; the last one of a tag is what the weights were last trained on.
 _DATASETS = {
@@ -40,19 +41,25 @@ def from_model(
 ) -> Bank:
     """Take the filters out of a live network, in the order of a forward pass.
 
+    A network inside DataParallel or torch.compile is taken out of it, so that names are its own.
+
     Raises:
         NoTargetLayersError: it has no layer of that kind.
+        CheckpointError: it has no weights yet (it lives on the meta device).
         BankFormatError: a weight is NaN or infinite.
     """
+    model = _unwrapped(model)
     found = require_layers(model, kind)
+    title = name or type(model).__name__
     layers: dict[str, Tensor] = {}
     about = []
     for layer in found.layers:
-        weight = layer.weight.detach().to("cpu", torch.float32).clone()
         parameter = f"{layer.name}.weight"
+        weight = _filters(parameter, layer.weight, title)
         layers[parameter] = weight
-        about.append(Layer(parameter, layer.kernel, len(weight), layer.groups, layer.stride, stage_of(parameter)))
-    title = name or type(model).__name__
+        stage = stage_of(parameter)
+        about.append(Layer(parameter, layer.kernel, len(weight), layer.groups, layer.stride, stage, layer.factor))
+    check_finite(layers, title)
     metadata = Metadata(
         name=title,
         kind=kind,
@@ -106,10 +113,11 @@ def from_state_dict(state: Mapping[str, Any], kind: str = "depthwise", *, name: 
     A weight (n, 1, kh, kw) with n > 1 counts as depthwise, so the stem of a one-channel network does too.
 
     Raises:
-        CheckpointError: it holds no filters of that kind.
+        CheckpointError: it holds no filters of that kind, or none that are numbers of their own.
+        BankFormatError: a filter is NaN or infinite.
     """
     checkpoint = select_tensors(state, _wanted(kind))
-    return _bank(checkpoint, kind, Source(kind="state-dict", id=name), name, **about)
+    return _bank(checkpoint, kind, Source(kind="state-dict", id=name), name, name, **about)
 
 
 def from_checkpoint(
@@ -140,17 +148,17 @@ def from_checkpoint(
     """
     if re.match(r"(?i)(https?|hf)://", str(path_or_url)):
         raise CheckpointError(f"{path_or_url}: remote checkpoints are not read yet; download the file first")
-    path = Path(path_or_url).expanduser()
+    path = expanded(path_or_url)
     checkpoint = read_checkpoint(path, _wanted(kind))
     source = Source(
-        kind="text" if path.suffix == ".txt" else "file",
+        kind="text" if path.suffix.lower() == ".txt" else "file",
         id=path.name,
         file=path.name,
         entry=checkpoint.entry,
         sha256_verified=file_sha256(path),
     )
-    title = name or path.stem
-    return _bank(checkpoint, kind, source, title, licence=licence, base_model=base_model, datasets=tuple(datasets))
+    about = {"licence": licence, "base_model": base_model, "datasets": tuple(datasets)}
+    return _bank(checkpoint, kind, source, name or path.stem, str(path), **about)
 
 
 def _wanted(kind: str) -> Wanted:
@@ -169,20 +177,56 @@ def _wanted(kind: str) -> Wanted:
     return wanted
 
 
-def _bank(checkpoint: Checkpoint, kind: str, source: Source, name: str, **about: Any) -> Bank:
+def _bank(checkpoint: Checkpoint, kind: str, source: Source, name: str, where: str, **about: Any) -> Bank:
     tensors = checkpoint.tensors
     if not tensors:
-        raise CheckpointError(f"{source.id} holds {checkpoint.total} tensors, but no {kind} filters")
+        raise CheckpointError(f"{where} holds {checkpoint.total:,} tensors, but no {kind} filters")
     names = list(tensors) if checkpoint.ordered else sorted(tensors, key=_natural)
-    layers = {key: tensors[key].detach().to("cpu", torch.float32).clone() for key in names}
+    layers = {key: _filters(key, tensors[key], where) for key in names}
+    check_finite(layers, where)
     described = tuple(
-        Layer(key, (tensor.shape[2], tensor.shape[3]), len(tensor), stage=stage_of(key))
+        Layer(key, (tensor.shape[2], tensor.shape[3]), len(tensor), stage=stage_of(key), factor=_factor(key))
         for key, tensor in layers.items()
     )
     order = "registration" if checkpoint.ordered else "natural"
     return Bank(layers, Metadata(name, kind, source, described, order, **about))
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
+def _factor(name: str) -> float:
+    """Return the factor of an architecture that is known by its names alone: HorNet's 1/3 (arXiv:2207.14284)."""
+    return 1 / 3 if name.endswith("gnconv.dwconv.weight") else 1.0
+
+
+def _filters(name: str, weight: Tensor, where: str) -> Tensor:
+    """Return a copy of ``weight`` as a bank holds it.
+
+    Raises:
+        CheckpointError: a name that no bank file can hold, or no tensor of numbers that are all really there.
+    """
+    try:
+        check_layer_name(name)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    if weight.is_meta or weight.layout != torch.strided or not weight.is_floating_point():
+        what = "has no values" if weight.is_meta else f"is {weight.dtype}, {weight.layout}"
+        raise CheckpointError(f"{where}: {name} {what}; filters are plain floating-point tensors")
+    if not weight.numel():
+        raise CheckpointError(f"{where}: {name} of shape {list(weight.shape)} holds no weights")
+    if weight.numel() * weight.element_size() > weight.untyped_storage().nbytes():
+        # strides of zero let a tiny file claim terabytes, which the copy below would allocate
+        raise CheckpointError(f"{where}: {name} claims {weight.numel():,} weights, but far fewer are stored")
+    return weight.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    while True:
+        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = model.module if parallel else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _natural(name: str) -> tuple[str, str]:
     """Order names as people do: ``blocks.2`` before ``blocks.10``."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
+    return re.sub(r"\d+", lambda number: number[0].zfill(12), name), name

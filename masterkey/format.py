@@ -1,26 +1,28 @@
 """The bank file: written byte for byte the same each time, and read with suspicion (docs/format.md)."""
 
 import hashlib
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from .errors import BankFormatError
-from .metadata import Layer, Metadata, canonical_json, parse_metadata
+from .metadata import Layer, Metadata, canonical_json, parse_metadata, strict_json
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 METADATA_KEY = "masterkey"
 _HEADER_LIMIT = 100_000_000  # safetensors' own limit on its header, in bytes
+_LARGEST_SIZE = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,12 @@ def filters_sha256(layers: Mapping[str, Tensor]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a whole file."""
-    with path.open("rb") as file:
+    """Hash a whole file.
+
+    Raises:
+        BankFormatError: it cannot be read.
+    """
+    with _opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -54,9 +60,16 @@ def encode(layers: Mapping[str, Tensor], metadata: Metadata) -> bytes:
     """Return the bytes of ``model.safetensors``; equal banks give equal bytes in any process.
 
     All metadata goes under one key, because safetensors writes several keys in an order that varies.
+
+    Raises:
+        BankFormatError: the metadata says something that a reader would refuse.
     """
     text = canonical_json(metadata.to_dict(filters_sha256(layers)))
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()}
+    parse_metadata(text, f"bank {metadata.name!r:.200}")
+    # cloned, because safetensors refuses tensors that share memory, as the copies of a repeated bank do
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in layers.items()
+    }
     data: bytes = save(tensors, metadata={METADATA_KEY: text})
     return data
 
@@ -70,18 +83,21 @@ def read(path: Path) -> tuple[dict[str, Tensor], Metadata]:
     Raises:
         BankFormatError: not a bank, or not the bank that its metadata and hash describe.
     """
-    header = read_header(path)
-    if METADATA_KEY not in header.metadata:
-        raise BankFormatError(
-            f"{path} is a safetensors file but not a bank: it has no '{METADATA_KEY}' metadata; if it is a "
-            f"network's checkpoint, make a bank of it with: masterkey extract {path} -o DIR"
-        )
-    metadata, stated = parse_metadata(header.metadata[METADATA_KEY], str(path))
-    _check_layers(path, header, metadata)
+    with _opened(path) as file:
+        header, raw = _read_header(file, path)
+        if METADATA_KEY not in header.metadata:
+            raise BankFormatError(
+                f"{path} is a safetensors file but not a bank: it has no '{METADATA_KEY}' metadata; if it is a "
+                f"network's checkpoint, make a bank of it with: masterkey extract {path} -o DIR"
+            )
+        metadata, stated = parse_metadata(header.metadata[METADATA_KEY], str(path))
+        _check_layers(path, header, metadata)
+        # not mapped into memory: a mapped file that is cut short later would take the whole process down
+        data = raw + file.read()
     try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BankFormatError(f"{path} cannot be read: {error}") from error
+        tensors = load(data)
+    except SafetensorError as error:
+        raise BankFormatError(f"{path} is not a sound safetensors file: {error}") from error
     layers = {layer.name: tensors[layer.name] for layer in metadata.layers}
     found = filters_sha256(layers)
     if found != stated:
@@ -102,7 +118,7 @@ def check_finite(layers: Mapping[str, Tensor], where: str) -> None:
     for name, tensor in layers.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
-            raise BankFormatError(f"{where}: layer {name} holds {bad} weights that are NaN or infinite")
+            raise BankFormatError(f"{where}: layer {name} holds {bad:,} weights that are NaN or infinite")
 
 
 def read_header(path: Path) -> Header:
@@ -111,36 +127,63 @@ def read_header(path: Path) -> Header:
     Raises:
         BankFormatError: missing, empty, truncated, foreign, or with sizes that lie.
     """
+    with _opened(path) as file:
+        return _read_header(file, path)[0]
+
+
+def foreign_kind(start: bytes) -> str | None:
+    """Say what a file is that begins with ``start``, if it is something that is often mistaken for weights."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
+        return "a web page; the download it came from went wrong"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself; fetch it with: git lfs pull"
+    return None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = file.read(8)
-            length = int.from_bytes(start, "little")
-            if size == 0:
-                raise BankFormatError(f"{path} is empty")
-            if len(start) < 8 or length > min(_HEADER_LIMIT, size - 8):
-                raise BankFormatError(_foreign(path, start, length, size))
-            raw = file.read(length)
-    except OSError as error:
-        raise BankFormatError(f"cannot read {path}: {error.strerror}") from error
+            yield file
+    except MemoryError as error:
+        raise BankFormatError(f"{path} does not fit into memory") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise BankFormatError(f"cannot read {str(path)!r:.200}: {reason}") from error
+
+
+def _read_header(file: BufferedReader, path: Path) -> tuple[Header, bytes]:
+    """Return the header, checked, and the bytes it was read from; the file stands at the first weight then."""
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(512)
+    if not start:
+        raise BankFormatError(f"{path} is empty")
+    length = int.from_bytes(start[:8], "little")
+    if len(start) < 8 or length > min(_HEADER_LIMIT, size - 8):
+        raise BankFormatError(_not_safetensors(path, start, length, size))
+    file.seek(0)
+    raw = file.read(8 + length)
+    if raw[8:9] != b"{":  # JSON might begin with a space, safetensors does not
+        raise BankFormatError(f"{path} is not a safetensors file: its header does not begin with '{{'")
     try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise BankFormatError(f"{path} is not a safetensors file: its header is not JSON") from error
-    if not isinstance(content, dict):
-        raise BankFormatError(f"{path} is not a safetensors file: its header is not a JSON object")
+        content = strict_json(raw[8:].decode("utf-8"))
+    except ValueError as error:
+        raise BankFormatError(f"{path} is not a safetensors file: its header is not JSON ({error})") from error
     metadata = content.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise BankFormatError(f"{path}: the header's __metadata__ is not a map of strings")
     _check_offsets(path, content, size - 8 - length)
-    return Header(content, metadata)
+    return Header(content, metadata), raw
 
 
-def _foreign(path: Path, start: bytes, length: int, size: int) -> str:
-    if start.lstrip().lower().startswith((b"<!doc", b"<html", b"<?xml")):
-        return f"{path} is a web page, not a safetensors file; the download it came from went wrong"
-    if start.startswith(b"version "):
-        return f"{path} is a Git LFS pointer, not the file itself; fetch it with: git lfs pull"
+def _not_safetensors(path: Path, start: bytes, length: int, size: int) -> str:
+    if kind := foreign_kind(start):
+        return f"{path} is {kind}"
+    if start.startswith((b"PK\3\4", b"\x80")):
+        return f"{path} is a torch checkpoint or another pickle or zip file, not a safetensors file"
+    if len(start) < 8:
+        return f"{path} is not a safetensors file: it ends after {len(start)} bytes"
     return (
         f"{path} is not a whole safetensors file: its first bytes promise a header of {length:,} bytes, "
         f"the file has {size:,} bytes"
@@ -153,19 +196,24 @@ def _check_offsets(path: Path, entries: dict[str, Any], data_size: int) -> None:
     try:
         for name, entry in sorted(entries.items(), key=lambda item: tuple(item[1]["data_offsets"])):
             begin, end = entry["data_offsets"]
-            shape = entry["shape"]
-            if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
-                raise TypeError("sizes that are not whole numbers")
+            shape, dtype = entry["shape"], entry["dtype"]
+            if not isinstance(shape, list) or not isinstance(dtype, str):
+                raise TypeError("a shape that is no list, or a dtype that is no text")
+            if not all(type(number) is int and 0 <= number <= _LARGEST_SIZE for number in (begin, end, *shape)):
+                raise TypeError("sizes that are not whole numbers from 0 to 2**63 - 1")
             if begin != position or end < begin:
-                raise BankFormatError(f"{path}: tensor {name} begins at byte {begin}, expected {position}")
-            if entry["dtype"] == "F32" and prod(shape) * 4 != end - begin:
                 raise BankFormatError(
-                    f"{path}: tensor {name} of shape {shape} needs {prod(shape) * 4:,} bytes, "
-                    f"its header gives it {end - begin:,}"
+                    f"{path}: tensor {name!r:.100} lies at bytes {begin} to {end}, expected it to begin at {position}"
+                )
+            if dtype == "F32" and prod(shape) * 4 != end - begin:
+                raise BankFormatError(
+                    f"{path}: tensor {name!r:.100} has a shape of {prod(shape):.3g} weights of 4 bytes, "
+                    f"its header gives it {end - begin:,} bytes"
                 )
             position = end
-    except (KeyError, TypeError, ValueError) as error:
-        raise BankFormatError(f"{path}: the header's tensor entries are malformed ({error})") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
+        raise BankFormatError(f"{path}: the header's entry of a tensor {what}") from error
     if position != data_size:
         raise BankFormatError(f"{path}: its header promises {position:,} bytes of weights, the file has {data_size:,}")
 
@@ -188,7 +236,7 @@ def check_entry(where: str, kind: str, layer: Layer, entry: Mapping[str, Any]) -
     """
     shape = list(entry["shape"])
     if entry["dtype"] != "F32":
-        raise BankFormatError(f"{where}: layer {layer.name} is {entry['dtype']}, a bank holds float32")
+        raise BankFormatError(f"{where}: layer {layer.name} is {entry['dtype']!r:.20}, a bank holds float32")
     if len(shape) != 4:
         raise BankFormatError(
             f"{where}: layer {layer.name} has {len(shape)} dimensions, a bank's have 4: (out, in/groups, kh, kw)"

@@ -31,10 +31,11 @@ def frozen_conv2d(
     """``F.conv2d`` that keeps no input for the backward pass, and whose gradient is a convolution again.
 
     This holds for stride 1, at most ``dilation * (kernel - 1)`` zeros per side and a weight that requires no
-    gradient; there it is exact and faster than PyTorch's own gradient. Everything else is plain ``F.conv2d``.
+    gradient; there it is exact. Everything else is plain ``F.conv2d``.
 
     Args:
-        input: (batch, groups * n, height, width) in any memory format; output and gradient follow it.
+        input: (batch, groups * n, height, width) in any memory format. The output takes it over, and the
+            gradient that of the output's gradient.
         weight: (groups * m, n, kernel height, kernel width).
         bias: (groups * m,) or None; it may require a gradient.
         stride: pair of step widths.
@@ -45,20 +46,18 @@ def frozen_conv2d(
     Returns:
         (batch, groups * m, height', width'): what ``F.conv2d`` returns, under autocast too.
     """
-    reach = _reach(weight, dilation)
-    zeros = _zeros_per_side(padding, reach)
     if (
         torch.is_grad_enabled()
         and not weight.requires_grad
         and input.dim() == 4
         and all(step == 1 for step in stride)
-        and zeros is not None
-        and all(z <= r for z, r in zip(zeros, reach, strict=True))
         # TorchScript can trace a Python function but not save it
         and torch._C._get_tracing_state() is None
     ):
-        output: Tensor = _FrozenConv2d.apply(input, weight, bias, zeros, dilation, groups)
-        return output
+        zeros = _zeros_per_side(padding, _reach(weight, dilation))
+        if zeros is not None:
+            output: Tensor = _FrozenConv2d.apply(input, weight, bias, zeros, dilation, groups)
+            return output
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -111,10 +110,11 @@ def _reach(weight: Tensor, dilation: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _zeros_per_side(padding: str | tuple[int, ...], reach: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Rows and columns of zeros put on either side; None if ``"same"`` needs unequal sides."""
+    """Rows and columns of zeros put on either side; None if the sides differ or go beyond the filter's reach."""
     if padding == "same":
         return None if any(r % 2 for r in reach) else tuple(r // 2 for r in reach)
-    return (0, 0) if isinstance(padding, str) else padding
+    zeros = (0, 0) if isinstance(padding, str) else padding
+    return zeros if all(z <= r for z, r in zip(zeros, reach, strict=True)) else None
 
 
 class Frozen(nn.Module):
@@ -131,8 +131,9 @@ class Frozen(nn.Module):
         key = f"{prefix}weight"
         destination[key] = self.weight
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        # timm's ModelEma, V2 and V3 average in place what state_dict() returns, and even an average of equals
-        # is off by rounding. Only keep_vars gets the buffer itself: it asks for that, and jit.trace needs it.
+        # timm's ModelEma, V2 and V3 average in place what state_dict() returns, and even an average of equals can
+        # be off by rounding. With keep_vars the caller asks for the buffer itself: the ONNX exporter built on
+        # TorchScript recognises weights by identity and would take a copy for an anonymous constant.
         if not keep_vars:
             destination[key] = destination[key].clone()
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from .bank import Bank
 from .depthwise import Found, FoundLayer, require_layers
 from .errors import NotInjectedError, PlanError
-from .frozen import freeze_module, thaw_module
+from .frozen import freeze_module, is_frozen, thaw_module
 from .mask import LayerMask
 from .plan import Target, make_plan
 from .report import Report, ReportRow
@@ -30,6 +31,9 @@ class _Record:
     original: Tensor
     requires_grad: bool
     injected: Tensor
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self  # nothing writes to these tensors, so a copied network can do with the same ones
 
 
 def inject(
@@ -55,7 +59,8 @@ def inject(
         layers: which layers to fill: the first n, the last n (negative), ``stage:2``, name patterns.
         kernel: ``crop`` (or zero-pad about the centre), ``resample``, or ``exact``.
         scale: ``source``, ``unit``, or ``target``.
-        freeze: keep the filters bit-identical whatever the training does; False lets them learn.
+        freeze: keep the filters bit-identical whatever the training does; False leaves them as trainable as
+            the weights that they replace.
         seed: for ``sample`` and for banks that are computed by a draw.
 
     Raises:
@@ -66,7 +71,7 @@ def inject(
     if not isinstance(bank, Bank):
         bank = Bank.from_pretrained(bank)
     found = require_layers(model, bank.kind)
-    targets = _targets(found)
+    targets = _targets(model, found)
     plan = make_plan(targets, bank, policy=policy, layers=layers, kernel=kernel, scale=scale, seed=seed)
     trainable_before = _count_trainable(model)
     rows = []
@@ -152,38 +157,48 @@ def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> None:
     setattr(module, _RECORD, record)
     with torch.no_grad():
         weight.copy_(filters)
-    (freeze_module if freeze else thaw_module)(module)
+    if freeze:
+        freeze_module(module)
+    elif is_frozen(module):
+        thaw_module(module)
+        _weight(module).requires_grad_(record.requires_grad)
 
 
-def _targets(found: Found) -> list[Target]:
+def _targets(model: nn.Module, found: Found) -> list[Target]:
     """Describe the layers as they were before any bank.
 
     Raises:
         PlanError: a weight that cannot be replaced in place.
     """
+    holders: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            holders.setdefault(id(parameter), []).append(name)
     targets = []
-    owners: dict[int, str] = {}
     last = max(len(found.layers) - 1, 1)
     for i, layer in enumerate(found.layers):
-        _check_replaceable(layer)
-        owner = owners.setdefault(id(_weight(layer.module)), layer.name)
-        if owner != layer.name:
-            raise PlanError(f"{layer.name} shares its weight with {owner}, so they cannot hold different filters")
+        weight = _replaceable_weight(layer)
+        for other in set(holders.get(id(weight), ())) - {layer.name}:
+            raise PlanError(f"{layer.name} shares its weight with {other}, so they cannot hold different filters")
         record = layer.module.__dict__.get(_RECORD)
         initial = layer.weight.detach() if record is None else record.original.reshape(layer.weight.shape)
-        targets.append(Target(layer.name, layer.stage, i / last, initial))
+        targets.append(Target(layer.name, layer.stage, i / last, initial, layer.factor))
     return targets
 
 
-def _check_replaceable(layer: FoundLayer) -> None:
-    if layer.weight.is_meta:
-        raise PlanError(f"{layer.name} is on the meta device, where filters have no values; materialise it first")
-    own = {**layer.module._parameters, **layer.module._buffers}
-    if not isinstance(own.get("weight"), Tensor):
+def _replaceable_weight(layer: FoundLayer) -> Tensor:
+    # not layer.weight: to read a parametrized weight can change the network (spectral norm iterates)
+    weight = layer.module._parameters.get("weight", layer.module._buffers.get("weight"))
+    if weight is None:
         raise PlanError(
             f"{layer.name} computes its weight (a parametrization), so no filter can be put there; "
             "remove the parametrization first"
         )
+    if weight.is_meta:
+        raise PlanError(f"{layer.name} is on the meta device, where filters have no values; materialise it first")
+    if weight.is_inference():
+        raise PlanError(f"{layer.name} was made in inference mode, so nothing can be written there; build it outside")
+    return weight
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -1,8 +1,11 @@
 """What a bank knows about itself: its layers, where they came from, and what was done to them since."""
 
+import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,6 +14,13 @@ from .errors import BankFormatError
 FORMAT_VERSION = 1
 KINDS = ("depthwise", "pointwise", "dense", "all")
 ORDERS = ("forward", "registration", "natural")
+CHECKSUM_KEY = "metadata_sha256"
+LONGEST_LAYER_NAME = 1000
+
+_DEPTH_LIMIT = 200  # of nested JSON: a third of what Python's own reader and writer stand
+_LARGEST_INT = 2**63 - 1
+# Names are printed: no escape sequences, no line breaks, and nothing that UTF-8 cannot hold.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 Kernel = tuple[int, int]
 
@@ -66,12 +76,25 @@ class Metadata:
 
     def after(self, op: str, layers: tuple[Layer, ...], /, **arguments: Any) -> "Metadata":
         """Return the metadata of a bank made from this one by the step ``op``."""
-        step = {"op": op, **arguments}
+        # as it will be read back: a tuple becomes a list now, not after a save
+        step = json.loads(canonical_json({"op": op, **arguments}))
         return replace(self, layers=layers, transformations=(*self.transformations, step))
 
     def to_dict(self, sha256: str) -> dict[str, Any]:
-        """Return the JSON object of docs/format.md; ``sha256`` is the hash over the bank's tensors."""
-        return {"format": FORMAT_VERSION, **asdict(self), "sha256": sha256}
+        """Return the JSON object of docs/format.md; ``sha256`` is the hash over the bank's tensors.
+
+        Raises:
+            BankFormatError: a text or a step that the format cannot hold.
+        """
+        layers = [{**asdict(layer), "factor": float(layer.factor)} for layer in self.layers]
+        content = {item.name: getattr(self, item.name) for item in fields(self)}
+        content |= {"format": FORMAT_VERSION, "source": asdict(self.source), "layers": layers, "sha256": sha256}
+        try:
+            _check_tree(content)
+            plain = json.loads(canonical_json(content))
+        except (TypeError, ValueError) as error:
+            raise BankFormatError(f"bank {self.name!r:.200}: its metadata cannot be written ({error})") from error
+        return {**plain, CHECKSUM_KEY: _checksum(plain)}
 
 
 def canonical_json(value: Any) -> str:
@@ -79,30 +102,98 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def parse_metadata(text: str, where: str) -> tuple[Metadata, str]:
-    """Read the JSON object of docs/format.md and return it with the hash it states.
+def strict_json(text: str) -> Any:
+    """Read JSON as its standard has it: no NaN, no infinity, no key twice in one object.
 
     Raises:
-        BankFormatError: not JSON, an unknown format version, or a field that is missing or of a wrong type.
+        ValueError: not such JSON, or nested so deeply that reading it would exhaust the stack.
     """
     try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def parse_metadata(text: str, where: str) -> tuple[Metadata, str]:
+    """Read the JSON object of docs/format.md and return it with the hash over the tensors that it states.
+
+    Raises:
+        BankFormatError: not JSON, an unknown format version, a field that is missing or of a wrong type, or
+            not what its own checksum says.
+    """
+    try:
+        raw = strict_json(text)
+    except ValueError as error:
         raise BankFormatError(f"{where}: its masterkey metadata is not JSON ({error})") from error
     if not isinstance(raw, dict) or "format" not in raw:
         raise BankFormatError(f"{where}: its masterkey metadata states no format version")
-    if raw["format"] != FORMAT_VERSION:
+    if type(raw["format"]) is not int or raw["format"] != FORMAT_VERSION:
         raise BankFormatError(
-            f"{where}: bank format {raw['format']!r}, but this masterkey reads format {FORMAT_VERSION}; "
+            f"{where}: bank format {raw['format']!r:.40}, but this masterkey reads format {FORMAT_VERSION}; "
             "a newer masterkey may read it"
         )
     try:
+        _check_tree(raw)
+        stated, found = _text(raw, CHECKSUM_KEY), _checksum(raw)
+        if stated != found:
+            raise BankFormatError(
+                f"{where} is damaged or was edited: its metadata hashes to {found[:16]}…, it states "
+                f"{stated[:16]}…; get the file again"
+            )
         metadata = _metadata(raw)
         sha256 = _text(raw, "sha256")
-    except (KeyError, TypeError, ValueError) as error:
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise ValueError(f"sha256 {sha256!r:.80} is no hash")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
         raise BankFormatError(f"{where}: its masterkey metadata {what}") from error
     return metadata, sha256
+
+
+def check_layer_name(name: str) -> None:
+    """Refuse a layer name that a bank file cannot hold.
+
+    Raises:
+        ValueError: empty, too long, unprintable, or safetensors' own name for its metadata.
+    """
+    if not 1 <= len(name) <= LONGEST_LAYER_NAME:
+        raise ValueError(f"a layer name of {len(name):,} characters; at most {LONGEST_LAYER_NAME:,} are allowed")
+    if name == "__metadata__" or _UNPRINTABLE.search(name):
+        raise ValueError(f"{name!r:.80} cannot be the name of a layer")
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    covered = {key: value for key, value in content.items() if key != CHECKSUM_KEY}
+    return hashlib.sha256(canonical_json(covered).encode()).hexdigest()
+
+
+def _check_tree(value: object) -> None:
+    """Check depth and every text of a JSON value, level by level: recursion is what a hostile depth is after."""
+    level = [value]
+    for _ in range(_DEPTH_LIMIT):
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, str) and _UNPRINTABLE.search(item):
+                raise ValueError(f"{item!r:.80} holds control characters or broken Unicode")
+            if isinstance(item, Mapping):
+                below += [*item.keys(), *item.values()]
+            elif isinstance(item, Sequence) and not isinstance(item, str):
+                below += item
+        if not below:
+            return
+        level = below
+    raise ValueError(f"nested deeper than {_DEPTH_LIMIT} levels; join many banks in one step with masterkey.join")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return content
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _metadata(raw: Mapping[str, Any]) -> Metadata:
@@ -112,10 +203,13 @@ def _metadata(raw: Mapping[str, Any]) -> Metadata:
     if order not in ORDERS:
         raise ValueError(f"order {order!r} is none of {', '.join(ORDERS)}")
     steps = raw["transformations"]
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        raise TypeError("transformations must be a list of objects")
-    if not isinstance(raw["layers"], list) or not isinstance(raw["datasets"], list):
-        raise TypeError("layers and datasets must be lists")
+    if not isinstance(steps, list) or not all(isinstance(step, dict) and _text(step, "op") for step in steps):
+        raise TypeError("transformations must be a list of objects, each with its op")
+    if not isinstance(raw["layers"], list):
+        raise TypeError("layers must be a list")
+    datasets = raw["datasets"]
+    if not isinstance(datasets, list) or not all(isinstance(item, str) for item in datasets):
+        raise TypeError("datasets must be a list of strings")
     return Metadata(
         name=_text(raw, "name"),
         kind=kind,
@@ -123,7 +217,7 @@ def _metadata(raw: Mapping[str, Any]) -> Metadata:
         layers=tuple(_layer(item) for item in raw["layers"]),
         order=order,
         base_model=_optional_text(raw, "base_model"),
-        datasets=tuple(str(item) for item in raw["datasets"]),
+        datasets=tuple(datasets),
         licence=_optional_text(raw, "licence"),
         transformations=tuple(steps),
     )
@@ -138,8 +232,9 @@ def _source(raw: Mapping[str, Any]) -> Source:
     if source.file is not None:
         # the name is shown and may one day be fetched: it must stay inside the source's own folder
         path = PurePosixPath(source.file.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or "\0" in source.file or ":" in path.parts[0]:
-            raise ValueError(f"source.file {source.file!r} points outside its folder")
+        drive = re.match(r"[A-Za-z]:|\w+:/", str(path))
+        if not path.parts or path.is_absolute() or ".." in path.parts or drive:
+            raise ValueError(f"source.file {source.file!r:.80} points outside its folder")
     return source
 
 
@@ -148,11 +243,10 @@ _SOURCE_OPTIONAL = ("revision", "file", "entry", "sha256_announced", "sha256_ver
 
 def _layer(raw: Mapping[str, Any]) -> Layer:
     name = _text(raw, "name")
-    if not name or "\0" in name or len(name) > 1000:
-        raise ValueError(f"a layer name of {len(name)} characters, or with a NUL")
+    check_layer_name(name)
     factor = raw["factor"]
-    if isinstance(factor, bool) or not isinstance(factor, int | float):
-        raise TypeError(f"the factor of {name} must be a number")
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not math.isfinite(factor):
+        raise TypeError(f"the factor of {name} must be a finite number")
     return Layer(
         name=name,
         kernel=_pair(raw["kernel"]),
@@ -172,16 +266,16 @@ def _text(raw: Mapping[str, Any], key: str) -> str:
 
 
 def _optional_text(raw: Mapping[str, Any], key: str) -> str | None:
-    return None if raw.get(key) is None else _text(raw, key)
+    return None if raw[key] is None else _text(raw, key)
 
 
 def _count(value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{value!r} is not a whole number of at least {least}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _LARGEST_INT:
+        raise ValueError(f"{value!r:.40} is not a whole number from {least} to 2**63 - 1")
     return value
 
 
 def _pair(value: Any) -> Kernel:
     if not isinstance(value, list) or len(value) != 2:
-        raise TypeError(f"{value!r} is not a pair of whole numbers")
+        raise TypeError(f"{value!r:.40} is not a pair of whole numbers")
     return _count(value[0]), _count(value[1])

@@ -34,21 +34,25 @@ class BuiltinName:
 def parse_name(name: str | Path) -> PathName | BuiltinName:
     """Say what a bank's name means.
 
-    In this order: a path if it begins with ``.``, ``/`` or ``~`` or exists; then a built-in name.
+    In this order: a path if it begins with ``.``, ``/`` or ``~`` or is a folder; a built-in name; a file.
 
     Raises:
         UnknownNameError: nothing that a bank could be called, or not one of ours; near names are given.
     """
     text = str(name)
-    if isinstance(name, Path) or text.startswith((".", "/", "~")) or _exists(text):
-        if "\0" in text:
-            raise UnknownNameError(f"{_shown(text)} is no path: it contains a NUL character")
-        return PathName(Path(text).expanduser())
+    if not text:
+        raise UnknownNameError(f"an empty name; built in: {', '.join(recipes())}")
     head, _, of = text.partition(":")
     recipe = recipes().get(head)
+    if isinstance(name, Path) or text.startswith((".", "/", "~")) or _is_path(text, folder=recipe is not None):
+        return PathName(expanded(text))
     if recipe is not None and (recipe.of_bank or not of):
         if ":" in text and not of:
             raise UnknownNameError(f"{_shown(text)}: name a bank after the colon, or leave the colon out")
+        if ":" in of and of.partition(":")[0] in recipes():
+            raise UnknownNameError(
+                f"{_shown(text)}: only one colon is understood; save {_shown(of)} and name its folder"
+            )
         return BuiltinName(recipe, of or None)
     if recipe is not None:
         raise UnknownNameError(f"{head} is not made of another bank, so {_shown(text)} means nothing; use {head}")
@@ -62,6 +66,20 @@ def parse_name(name: str | Path) -> PathName | BuiltinName:
     near = difflib.get_close_matches(text, recipes(), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"built in: {', '.join(recipes())}"
     raise UnknownNameError(f"no bank named {_shown(text)}; {hint}")
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with ``~`` and ``~user`` filled in.
+
+    Raises:
+        UnknownNameError: a NUL in it, or a user that does not exist.
+    """
+    if "\0" in str(path):
+        raise UnknownNameError(f"{_shown(str(path))} is no path: it contains a NUL character")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UnknownNameError(f"{_shown(str(path))} is no path: there is no such user here") from error
 
 
 def load_bank(name: str | Path) -> "Bank":
@@ -104,9 +122,9 @@ def _check_words(text: str) -> None:
         )
 
 
-def _exists(text: str) -> bool:
+def _is_path(text: str, folder: bool) -> bool:
     try:
-        return Path(text).exists()
+        return Path(text).is_dir() if folder else Path(text).exists()
     except (OSError, ValueError):  # too long for a path, or with a NUL: then it is none
         return False
 

@@ -13,7 +13,7 @@ from .bank import Bank
 from .errors import PlanError
 from .fit import fit_kernel
 from .mask import LayerMask, mask_layers
-from .metadata import Kernel
+from .metadata import Kernel, Layer
 from .rules import KERNEL_RULES, POLICIES, SCALE_RULES, KernelRule, Policy, ScaleRule
 
 
@@ -22,13 +22,14 @@ class Target:
     """A layer that a filter could go into, as it was before any bank.
 
     ``depth`` is 0 for the network's first such layer and 1 for its last; ``initial`` has the shape
-    (filters, channels per group, kh, kw).
+    (filters, channels per group, kh, kw); ``factor`` is what the network multiplies the layer's output by.
     """
 
     name: str
     stage: int | None
     depth: float
     initial: Tensor
+    factor: float = 1.0
 
     @property
     def kernel(self) -> Kernel:
@@ -50,10 +51,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Pool:
-    """All filters of a bank that share one kernel size, in order, with their sources' output factor."""
+    """All filters of a bank that share one kernel size, in order, and the output factor of each one's source."""
 
     kernel: Kernel
     filters: Tensor
+    factors: Tensor
     starts: tuple[int, ...]
     names: tuple[str, ...]
 
@@ -85,7 +87,7 @@ class Assignment:
     def filters(self) -> Tensor:
         """The filters as they go in, (filters, channels per group, kh, kw) float32."""
         fitted = fit_kernel(self.pool.filters[self.indices], self.target.kernel, self.kernel_rule)
-        return _scaled(fitted, self.target, self.scale_rule)
+        return _scaled(fitted, self.pool.factors[self.indices], self.target, self.scale_rule)
 
     @property
     def fitted(self) -> str | None:
@@ -127,9 +129,10 @@ def make_plan(
     equal shapes. For stack and sample, a target takes filters of its own kernel size, or else of the
     nearest larger one, or else of the nearest smaller one.
 
-    Kernel rules: see ``masterkey.fit``. Scale rules: ``source`` keeps each filter's size (times the factor
-    that the source's architecture multiplies its output by), ``unit`` gives each an L2 norm of 1, ``target``
-    scales a layer as a whole to the deviation of its initial weights.
+    Kernel rules: see ``masterkey.fit``. Scale rules: ``source`` keeps each filter's size, as it
+    is seen after the factors that source and target multiply a layer's output by (so what goes in is filter *
+    source's factor / target's factor), ``unit`` gives each an L2 norm of 1, ``target`` scales a layer as a whole
+    to the deviation of its initial weights.
 
     Raises:
         PlanError: an unknown policy or rule, a mask that means no layer, or filters that do not fit.
@@ -147,7 +150,7 @@ def make_plan(
     if not any(selected) and layers != 0:
         names = ", ".join(target.name for target in targets[:3])
         raise PlanError(f"layers={layers!r} means none of the {len(targets)} layers ({names}, …)")
-    bound = bank.bind(targets, seed)
+    bound = bank.bind(targets, seed, kernel)
     if policy == "layerwise":
         return Plan(tuple(_layerwise(targets, selected, bound, scale)), tuple(selected))
     pools = _pools(bound)
@@ -193,9 +196,15 @@ def _pools(bank: Bank) -> dict[Kernel, Pool]:
         starts = [0]
         for layer in layers[:-1]:
             starts.append(starts[-1] + layer.filters)
-        filters = torch.cat([bank.layers[layer.name] * layer.factor for layer in layers])
-        pools[kernel] = Pool(kernel, filters, tuple(starts), tuple(layer.name for layer in layers))
+        filters = torch.cat([bank.layers[layer.name] for layer in layers])
+        factors = torch.cat([_factors(layer) for layer in layers])
+        pools[kernel] = Pool(kernel, filters, factors, tuple(starts), tuple(layer.name for layer in layers))
     return pools
+
+
+def _factors(layer: Layer) -> Tensor:
+    # float64, so that a source's 1/3 over a target's 1/3 is exactly 1
+    return torch.full((layer.filters,), layer.factor, dtype=torch.float64)
 
 
 def _layerwise(
@@ -217,12 +226,14 @@ def _layerwise(
                 f"layerwise: layer {i} of bank {bank.name}, {layer.name}, has shape {list(filters.shape)}, "
                 f"{target.name} needs {list(target.initial.shape)}; policy 'stack' fits other shapes"
             )
-        pool = Pool(layer.kernel, filters * layer.factor, (0,), (layer.name,))
+        pool = Pool(layer.kernel, filters, _factors(layer), (0,), (layer.name,))
         assignments.append(Assignment(target, pool, torch.arange(len(filters)), "exact", scale, wrapped=False))
     return assignments
 
 
-def _scaled(filters: Tensor, target: Target, rule: ScaleRule) -> Tensor:
+def _scaled(filters: Tensor, factors: Tensor, target: Target, rule: ScaleRule) -> Tensor:
+    sizes = factors / target.factor if rule == "source" else factors
+    filters = filters * sizes.to(filters.dtype).view(-1, 1, 1, 1)
     if rule == "source":
         return filters
     if rule == "unit":

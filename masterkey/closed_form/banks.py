@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 
 from ..bank import Bank, as_kernel
+from ..errors import PlanError
+from ..fit import fit_kernel
 from ..metadata import Kernel, Layer, Metadata, Source
-from ..plan import Target
+from ..plan import Target, nearest_kernel
+from ..rules import KernelRule
 from .gaussian import sample_measured, sample_smooth
 from .scale_space import scale_space_filters
 
 Filters = dict[str, Tensor]
-Rule = Callable[[Sequence[Target], int], Filters]
+Rule = Callable[[Sequence[Target], int, KernelRule], Filters]
 
 DEFAULT_KERNEL = 7  # ConvNeXt's, the size the published keys have
 
@@ -26,23 +29,18 @@ class ComputedBank(Bank):
 
     Args:
         metadata: name, licence and origin; without layers.
-        rule: target layers and a seed -> named tensors (filters, 1, kh, kw).
+        rule: target layers, a seed and the plan's kernel rule -> named tensors (filters, 1, kh, kw).
     """
 
     def __init__(self, metadata: Metadata, rule: Rule) -> None:
         self._about = metadata
         self._rule = rule
 
-    def bind(self, targets: Sequence[Target], seed: int) -> Bank:
+    def bind(self, targets: Sequence[Target], seed: int, rule: KernelRule = "crop") -> Bank:
         """Compute the filters for ``targets``, layers in forward order."""
-        layers = self._rule(targets, seed)
-        kernels = sorted({target.kernel for target in targets})
-        described = tuple(
-            Layer(name, (tensor.shape[2], tensor.shape[3]), len(tensor), groups=len(tensor))
-            for name, tensor in layers.items()
-        )
-        step = {"kernels": [list(kernel) for kernel in kernels], "seed": seed}
-        return Bank(layers, self._about.after("computed", described, **step))
+        layers = self._rule(targets, seed, rule)
+        step = {"kernels": [list(kernel) for kernel in _kernels(targets)], "seed": seed}
+        return Bank(layers, self._about.after("computed", _described(layers), **step))
 
     def at(self, kernel: int | Kernel, seed: int = 0) -> Bank:
         """Compute the filters at one kernel size, for a stand-in network."""
@@ -81,7 +79,10 @@ def computed_bank(name: str, base: Bank | None, *, licence: str | None) -> Compu
 
     Raises:
         KeyError: no rule of that name.
+        PlanError: ``base`` is not depthwise.
     """
+    if base is not None and base.kind != "depthwise":
+        raise PlanError(f"{name} is made of a depthwise bank, and {base.name} is of kind {base.kind}")
     rules: dict[str, Callable[[], Rule]] = {
         "scale-space-8": lambda: _scale_space,
         "gaussian-covariance": lambda: _smooth if base is None else _measured(base),
@@ -110,12 +111,27 @@ def _default_base() -> Bank:
     return load_bank("scale-space-8")
 
 
-def _scale_space(targets: Sequence[Target], seed: int) -> Filters:
-    kernels = sorted({target.kernel for target in targets})
-    return {f"keys.{kh}x{kw}.weight": scale_space_filters((kh, kw)) for kh, kw in kernels}
+def _kernels(targets: Sequence[Target]) -> list[Kernel]:
+    return sorted({target.kernel for target in targets})
 
 
-def _smooth(targets: Sequence[Target], seed: int) -> Filters:
+def _described(layers: Filters) -> tuple[Layer, ...]:
+    return tuple(
+        Layer(name, (tensor.shape[2], tensor.shape[3]), len(tensor), groups=len(tensor))
+        for name, tensor in layers.items()
+    )
+
+
+def _effective(bank: Bank) -> Filters:
+    """A bank's filters times the factor that their architecture multiplies its output by."""
+    return {layer.name: bank.layers[layer.name] * layer.factor for layer in bank.metadata.layers}
+
+
+def _scale_space(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
+    return {f"keys.{kh}x{kw}.weight": scale_space_filters((kh, kw)) for kh, kw in _kernels(targets)}
+
+
+def _smooth(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
     generator = torch.Generator().manual_seed(seed)
     return {
         f"{target.name}.weight": sample_smooth(len(target.initial), target.kernel, target.depth, generator)
@@ -125,9 +141,9 @@ def _smooth(targets: Sequence[Target], seed: int) -> Filters:
 
 def _measured(base: Bank) -> Rule:
     """Each target takes its covariance from the base layer at the same relative depth."""
-    filters = list(base.layers.values())
+    filters = list(_effective(base).values())
 
-    def rule(targets: Sequence[Target], seed: int) -> Filters:
+    def compute(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
         generator = torch.Generator().manual_seed(seed)
         last = len(filters) - 1
         return {
@@ -137,29 +153,47 @@ def _measured(base: Bank) -> Rule:
             for target in targets
         }
 
-    return rule
+    return compute
 
 
-def _random(targets: Sequence[Target], seed: int) -> Filters:
+def _random(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
     """Deal a layer's initial weights out anew, over all its filters.
 
     Initialisers draw the weights of a layer independently of each other, so this is a fresh draw from the
-    network's own initialiser, whichever it was, with exactly the same deviation.
+    network's own initialiser, whichever it was, with exactly the same deviation. In a network with loaded
+    weights it is those that are dealt out. Like every computed filter they are given as seen in the output.
     """
     generator = torch.Generator().manual_seed(seed)
     layers = {}
     for target in targets:
         weights = target.initial.detach().to("cpu", torch.float32).flatten()
         order = torch.randperm(weights.numel(), generator=generator)
-        layers[f"{target.name}.weight"] = weights[order].view(target.initial.shape)
+        layers[f"{target.name}.weight"] = weights[order].view(target.initial.shape) * target.factor
     return layers
 
 
 def _shuffled_pixels(base: Bank) -> Rule:
-    def rule(targets: Sequence[Target], seed: int) -> Filters:
-        return dict(base.bind(targets, seed).pixel_shuffled(seed).layers)
+    """Shuffle the filters as they will go in.
 
-    return rule
+    Fitting comes first: a crop keeps most of a filter, whose weight is in its middle, but little of a shuffled
+    one, and a control must have the norms of what it controls.
+    """
+
+    def compute(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
+        bound = base.bind(targets, seed, rule)
+        layers = _effective(bound)
+        own = list(bound.counts())
+        for kernel in _kernels(targets):
+            if kernel in own or rule == "exact":
+                continue
+            nearest = nearest_kernel(kernel, own)
+            for layer in bound.metadata.layers:
+                if layer.kernel == nearest:
+                    layers[f"{kernel[0]}x{kernel[1]}/{layer.name}"] = fit_kernel(layers[layer.name], kernel, rule)
+        fitted = Bank(layers, bound.metadata.after("fitted", _described(layers), how=rule))
+        return dict(fitted.pixel_shuffled(seed).layers)
+
+    return compute
 
 
 def _stand_in(kernel: Kernel) -> list[Target]:

@@ -1,0 +1,1 @@
+"""Architectures that timm lacks, registered with it when their module is imported."""
