@@ -1,0 +1,72 @@
+"""From encoded pictures to squares of one size."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from .source import Pictures
+
+_CHUNK = 256  # pictures in memory at once
+_MOST_THREADS = 8
+
+
+def decode(data: bytes, size: int) -> np.ndarray:
+    """Return the picture's centre square, resized to uint8 (size, size, 3).
+
+    Turned upright by its EXIF orientation, RGB; bicubic, with antialiasing. Resizing the square alone is resizing the
+    short side and cropping the centre, without ever holding the rest of a very long picture.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        width, height = image.size
+        short = min(width, height)
+        left, top = (width - short) / 2, (height - short) / 2
+        square = image.convert("RGB").resize(
+            (size, size), Image.Resampling.BICUBIC, (left, top, left + short, top + short)
+        )
+    return np.asarray(square)
+
+
+def decode_all(pictures: Pictures, size: int, title: str) -> Iterator[tuple[int, np.ndarray | str]]:
+    """Yield the index and, in order, each picture as ``decode`` gives it, or the reason why it cannot be decoded.
+
+    On threads: Pillow decodes and resizes without Python's lock, and a thread, unlike a process, cannot be left behind
+    by a parent that was killed. A progress bar with the time left goes to a terminal's standard error.
+    """
+
+    def attempt(data: bytes | Exception) -> np.ndarray | str:
+        if isinstance(data, Exception):
+            return _reason(data)
+        try:
+            return decode(data, size)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file makes Pillow's plugins raise nearly anything
+            return _reason(error)
+
+    def read(index: int) -> bytes | Exception:
+        try:
+            return pictures.read(index)
+        except (OSError, ValueError) as error:
+            return error
+
+    total = len(pictures.labels)
+    threads = min(os.cpu_count() or 1, _MOST_THREADS)
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=total, desc=title, unit="picture", file=sys.stderr, disable=None) as bar,
+    ):
+        for start in range(0, total, _CHUNK):
+            chunk = range(start, min(start + _CHUNK, total))
+            yield from zip(chunk, pool.map(attempt, map(read, chunk)), strict=True)
+            bar.update(len(chunk))
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,66 @@
+"""Plain image folders: ``train/<class>/<picture>`` and ``test/<class>/<picture>``."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..config import BenchmarkError
+from .catalogue import HubSet
+from .source import LAYOUTS, Opened, Pictures, Source, stat_fingerprint, visible_files, what_is_in
+
+_SPLITS = ("train", "validation", "valid", "val", "test")
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+# split -> class -> pictures, in one order on every file system
+Listing = dict[str, dict[str, list[Path]]]
+
+
+def find_image_folder(folder: Path) -> Source | None:
+    """Return the data set that ``folder`` is, or None where it has no ``train/`` with a folder for every class.
+
+    Other files than pictures, and hidden ones, are passed over; pictures may lie deeper inside a class's folder.
+
+    Raises:
+        BenchmarkError: a part for validation or test without class folders.
+    """
+    listing: Listing = {
+        split: {
+            entry.name: [path for path in visible_files(entry, follow_links=True) if path.suffix.lower() in _SUFFIXES]
+            for entry in sorted((folder / split).iterdir())
+            if entry.is_dir() and not entry.name.startswith(".")
+        }
+        for split in _SPLITS
+        if (folder / split).is_dir()
+    }
+    if not any(listing.get("train", {}).values()):
+        return None
+    for split, classes in listing.items():
+        if not any(classes.values()):
+            raise BenchmarkError(f"{folder / split} holds {what_is_in(folder / split)}; {LAYOUTS}")
+    files = [path for classes in listing.values() for paths in classes.values() for path in paths]
+    names = "\0".join(f"{split}/{name}" for split, classes in listing.items() for name in classes)
+    fingerprint = hashlib.sha256(f"{stat_fingerprint(folder, files)}\0{names}".encode(errors="surrogateescape"))
+
+    @contextmanager
+    def open_listing(_scratch: Path) -> Iterator[Opened]:
+        yield _opened(listing)
+
+    return Source(folder.name, str(folder), fingerprint.hexdigest(), HubSet(str(folder)), open_listing)
+
+
+def _opened(listing: Listing) -> Opened:
+    classes = sorted({name for split in listing.values() for name in split})
+    splits = {}
+    for split, found in listing.items():
+        paths = [path for files in found.values() for path in files]
+        labels = [classes.index(name) for name, files in found.items() for _ in files]
+        splits[split] = Pictures(np.array(labels, dtype=np.int64), partial(_bytes, paths))
+    return Opened(tuple(classes), splits)
+
+
+def _bytes(paths: list[Path], index: int) -> bytes:
+    return paths[index].read_bytes()

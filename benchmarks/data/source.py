@@ -1,0 +1,111 @@
+"""A data set before it is decoded: which pictures there are, which class each is of, and how to read one."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..config import BenchmarkError
+from .catalogue import HubSet
+
+LAYOUTS = (
+    "expected train/ and test/ (or validation/) with a folder of pictures for every class, or a data set as it lies "
+    "on the Hub (parquet files with an image and a label column)"
+)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One split, still encoded. ``labels`` is int64 (n,), -1 where there is none; ``read(i)`` gives a file's bytes."""
+
+    labels: np.ndarray
+    read: Callable[[int], bytes]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A data set that can be read from."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, Pictures]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that was found, and not yet read.
+
+    ``fingerprint`` changes when the pictures do: on the Hub it is the revision, of a folder every file's path, size
+    and time of last change (not its content, so that looking twice costs nothing). ``open`` may use the folder it is
+    given until it is left. ``wanted`` says what the catalogue knows about the set.
+    """
+
+    name: str
+    place: str
+    fingerprint: str
+    wanted: HubSet
+    open: Callable[[Path], AbstractContextManager[Opened]]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which split is used for what; ``validation`` is None where the set has no third one."""
+
+    train: str
+    validation: str | None
+    test: str
+
+
+def roles(source: Source, splits: Iterable[str]) -> Roles:
+    """Say which of ``splits`` is used for what.
+
+    The split ``test`` is for the test; where there is none, ``validation`` is, as in ImageNet and Food 101.
+
+    Raises:
+        BenchmarkError: nothing to learn from, or nothing to test on.
+    """
+    found = list(splits)
+    train, test = source.wanted.train, source.wanted.test
+    if train is None or test is None:
+        held_out = [name for name in ("validation", "valid", "val", "test") if name in found]
+        if "train" not in found or not held_out:
+            raise BenchmarkError(f"{source.place} holds the splits {', '.join(found) or 'none'}; {LAYOUTS}")
+        train, test = ("train", *held_out[:-1]), held_out[-1]
+    absent = [name for name in (*train, test) if name not in found]
+    if absent:
+        raise BenchmarkError(f"{source.place} has no split {' or '.join(absent)}; it has {', '.join(found)}")
+    if len(train) > 2:
+        raise BenchmarkError(f"{source.place} has more than one validation split: {', '.join(train[1:])}; keep one")
+    return Roles(train[0], train[1] if len(train) == 2 else None, test)
+
+
+def stat_fingerprint(folder: Path, files: Iterable[Path]) -> str:
+    """Return a hash of the paths, sizes and times of ``files``."""
+    digest = hashlib.sha256()
+    for path in files:
+        stat = path.stat()
+        line = f"{path.relative_to(folder).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def visible_files(folder: Path, follow_links: bool = False) -> Iterator[Path]:
+    """Yield every file below ``folder`` but the hidden ones, in one order on every file system."""
+    for root, folders, files in os.walk(folder, followlinks=follow_links):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root, name) for name in sorted(files) if not name.startswith("."))
+
+
+def what_is_in(folder: Path) -> str:
+    """Describe a folder's content, for a message about a layout that is not understood."""
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    suffixes = Counter(entry.suffix or entry.name for entry in entries if not entry.is_dir())
+    named = ", ".join(folders[:3]) + (", ..." if len(folders) > 3 else "")
+    found = [f"{len(folders)} folders ({named})"] if folders else []
+    found += [f"{count} {suffix} files" for suffix, count in suffixes.most_common(3)]
+    return " and ".join(found) or "nothing"
