@@ -67,7 +67,7 @@ def build(name: str, arm: str) -> nn.Module:
             freeze_module(layer)
         if arm == "buffer" and isinstance(layer, Frozen):
             layer.__class__ = layer.plain_class
-    return model.train().to(memory_format=torch.channels_last if layout else torch.preserve_format)
+    return model.train().to(memory_format=torch.channels_last if layout else torch.contiguous_format)
 
 
 def training_step(name: str, size: int, batch: int, arm: str) -> Callable[[], None]:

@@ -87,6 +87,7 @@ def computed_bank(name: str, base: Bank | None, *, licence: str | None) -> Compu
         "scale-space-8": lambda: _scale_space,
         "gaussian-covariance": lambda: _smooth if base is None else _measured(base),
         "random": lambda: _random,
+        "random-8": lambda: _random_8,
         "shuffled-pixels": lambda: _shuffled_pixels(base or _default_base()),
     }
     rule = rules[name]()
@@ -170,6 +171,18 @@ def _random(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
         order = torch.randperm(weights.numel(), generator=generator)
         layers[f"{target.name}.weight"] = weights[order].view(target.initial.shape) * target.factor
     return layers
+
+
+def _random_8(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
+    """The first eight random filters of each kernel size, to be dealt out over and over.
+
+    Eight keys differ from a bank not in their shapes alone but in being few, which needs a control of its own.
+    """
+    drawn = _random(targets, seed, rule).values()
+    return {
+        f"keys.{kh}x{kw}.weight": torch.cat([filters for filters in drawn if filters.shape[2:] == (kh, kw)])[:8]
+        for kh, kw in _kernels(targets)
+    }
 
 
 def _shuffled_pixels(base: Bank) -> Rule:

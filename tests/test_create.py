@@ -1,0 +1,78 @@
+"""One line from a name to a network with a bank inside."""
+
+import pytest
+import timm
+import torch
+from networks import CONVNEXT, build
+from safetensors.torch import save_file
+
+import masterkey
+from masterkey import create_model, eject, verify
+from masterkey.errors import CheckpointError, UnknownNameError
+from masterkey.frozen import is_frozen
+
+
+class TestCreateModel:
+    def test_a_checkpoint_path_is_loaded_first(self, tmp_path):
+        trained = build(seed=3)
+        save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+        model = create_model(CONVNEXT, "scale-space-8", checkpoint_path=str(tmp_path / "trained.safetensors"))
+        self.assert_only_depthwise_differs(model, trained)
+
+    def test_pretrained_weights_are_loaded_first(self, tmp_path):
+        trained = build(seed=3)
+        torch.save(trained.state_dict(), tmp_path / "trained.pth")
+        overlay = {"file": str(tmp_path / "trained.pth")}
+        model = create_model(CONVNEXT, "scale-space-8", pretrained=True, pretrained_cfg_overlay=overlay)
+        self.assert_only_depthwise_differs(model, trained)
+        smaller = create_model(
+            CONVNEXT, "scale-space-8", pretrained=True, pretrained_cfg_overlay=overlay, num_classes=5, in_chans=1
+        )
+        assert torch.equal(smaller.stages[2].blocks[0].mlp.fc1.weight, trained.stages[2].blocks[0].mlp.fc1.weight)
+        assert verify(smaller) == []
+
+    @staticmethod
+    def assert_only_depthwise_differs(model, trained):
+        inside = {f"{name}.weight" for name in masterkey.depthwise_layers(model)}
+        state = trained.state_dict()
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(tensor, state[key]) == (key not in inside), key
+        assert verify(model) == []
+        eject(model)
+        assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
+
+    def test_arguments_go_where_they_belong(self):
+        arguments = {"layers": 2, "freeze": False, "scale": "unit"}
+        model = create_model(CONVNEXT, "scale-space-8", inject_kwargs=arguments, num_classes=3, drop_path_rate=0.2)
+        layers = list(masterkey.depthwise_layers(model).values())
+        assert not any(is_frozen(layer) for layer in layers)
+        assert torch.allclose(layers[0].weight.flatten(1).norm(dim=1), torch.ones(24))
+        assert model.head.fc.out_features == 3
+
+    @pytest.mark.parametrize(
+        ("name", "near"), [("convnext_femta", "convnext_femto"), ("mobilenetv3_smal_050", "mobilenetv3_small_050")]
+    )
+    def test_an_unknown_model_is_answered_with_near_names(self, name, near):
+        with pytest.raises(UnknownNameError, match=f"no model named '{name}'; near names: .*{near}"):
+            create_model(name, "scale-space-8")
+
+    @pytest.mark.parametrize("name", ["../convnext_femto", "", "a\0b", "x" * 10_000, "convnext_femto; rm"])
+    def test_what_is_no_name_is_refused_shortly(self, name):
+        with pytest.raises(UnknownNameError) as refusal:
+            create_model(name, "scale-space-8")
+        assert len(str(refusal.value)) < 300
+
+    def test_an_unknown_tag_is_refused(self):
+        with pytest.raises(UnknownNameError, match="no_such_tag"):
+            create_model(f"{CONVNEXT}.no_such_tag", "scale-space-8", pretrained=True)
+
+    def test_an_unknown_bank_is_refused_before_anything_is_built(self, monkeypatch):
+        monkeypatch.setattr(timm, "create_model", None)
+        with pytest.raises(UnknownNameError, match="scale-space-8"):
+            create_model(CONVNEXT, "scale-space-9")
+
+    def test_a_checkpoint_that_does_not_fit_is_refused(self, tmp_path):
+        save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+        for path in (tmp_path / "other.safetensors", tmp_path / "none.pth"):
+            with pytest.raises(CheckpointError, match=path.name):
+                create_model(CONVNEXT, "scale-space-8", checkpoint_path=str(path))

@@ -1,0 +1,480 @@
+"""Banks in networks: apply, report, undo, and what an injection leaves alone."""
+
+import copy
+import io
+import json
+
+import pytest
+import timm
+import torch
+from networks import CONVNEXT, MOBILENET, assert_same, build, depthwise_weights, equal, snapshot, train
+from safetensors.torch import save_file
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import masterkey
+from masterkey import Bank, create_model, eject, freeze, inject, thaw, verify
+from masterkey.errors import NoTargetLayersError, NotInjectedError, PlanError
+from masterkey.frozen import is_frozen
+
+UNDO = [eject, verify, freeze, thaw]
+
+
+class TestReport:
+    def test_every_layer_is_there_with_what_happened(self):
+        model = build()
+        report = inject(model, "scale-space-8", layers=["stage:1", "stages.3.*"])
+        names = list(masterkey.depthwise_layers(model))
+        assert [row.layer for row in report.rows] == names
+        assert [row.layer for row in report.replaced] == [n for n in names if n.startswith(("stages.1", "stages.3"))]
+        for row in report.rows:
+            assert row.replaced == (row.reason is None)
+            assert row.replaced == bool(row.sources)
+        assert "layers=['stage:1', 'stages.3.*']" in report.rows[0].reason
+        assert str(report).count("left alone") == len(names) - len(report.replaced)
+        assert all(name in str(report) for name in names)
+
+    def test_resized_and_wrapped_are_said(self):
+        bank = Bank.from_pretrained("scale-space-8").resized(7)
+        rows = inject(build(MOBILENET), bank).rows
+        assert rows[0].fitted == "crop 7x7 to 3x3"
+        assert all(row.wrapped for row in rows)
+        assert rows[0].sources == ("keys.7x7[0:8] x2",)
+
+    def test_it_is_plain_data(self):
+        report = inject(build(), "scale-space-8", layers=3)
+        data = json.loads(json.dumps(report.to_dict()))
+        assert data["bank"] == "scale-space-8"
+        assert data["order"] == "forward"
+        assert [row["replaced"] for row in data["rows"]] == [True] * 3 + [False] * 6
+        assert data["rows"][0]["kernel"] == [7, 7]
+
+    @pytest.mark.parametrize("frozen", [True, False])
+    def test_trainable_counts(self, frozen):
+        model = build()
+        before = sum(p.numel() for p in model.parameters())
+        report = inject(model, "scale-space-8", layers=2, freeze=frozen)
+        inside = (24 + 32) * 49 if frozen else 0
+        assert (report.trainable_before, report.trainable_after) == (before, before - inside)
+        assert report.trainable_after == sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert f"{before:,} -> {before - inside:,}" in report.summary()
+
+    def test_layers_0_leaves_everything_alone(self):
+        model = build()
+        before = snapshot(model)
+        report = inject(model, "scale-space-8", layers=0)
+        assert len(report.rows) == 9
+        assert not report.replaced
+        assert_same(snapshot(model), before)
+
+
+class TestEject:
+    @pytest.mark.parametrize("frozen", [True, False])
+    @pytest.mark.parametrize("name", [CONVNEXT, MOBILENET])
+    def test_everything_is_as_it_was(self, name, frozen):
+        model = build(name)
+        list(masterkey.depthwise_layers(model).values())[1].weight.requires_grad_(False)
+        before = snapshot(model)
+        inject(model, "scale-space-8", freeze=frozen)
+        assert set(model.state_dict()) == set(before["state"])
+        assert not equal(depthwise_weights(model), depthwise_weights(build(name)))
+        eject(model)
+        assert_same(snapshot(model), before)
+
+    def test_after_training_only_the_depthwise_weights_come_back(self):
+        model = build()
+        original = depthwise_weights(model)
+        inject(model, "scale-space-8")
+        train(model)
+        trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        eject(model)
+        assert equal(depthwise_weights(model), original)
+        inside = {f"{name}.weight" for name in original}
+        assert all(torch.equal(t, trained[name]) for name, t in model.state_dict().items() if name not in inside)
+
+    def test_a_deepcopy_can_be_ejected_alone(self):
+        model = build()
+        before = snapshot(model)
+        inject(model, "scale-space-8")
+        inside = depthwise_weights(model)
+        twin = copy.deepcopy(model)
+        eject(twin)
+        assert_same(snapshot(twin), before)
+        assert verify(model) == []
+        assert equal(depthwise_weights(model), inside)
+        train(twin)
+        eject(model)
+        assert_same(snapshot(model), before)
+
+    def test_a_pickled_network_can_be_ejected(self):
+        model = build()
+        before = snapshot(model)
+        inject(model, "scale-space-8")
+        file = io.BytesIO()
+        torch.save(model, file)
+        file.seek(0)
+        loaded = torch.load(file, weights_only=False)
+        assert verify(loaded) == []
+        eject(loaded)
+        assert_same(snapshot(loaded), before)
+
+    def test_a_second_bank_replaces_and_keeps_the_first_originals(self):
+        model = build()
+        before = snapshot(model)
+        inject(model, "scale-space-8")
+        first = depthwise_weights(model)
+        inject(model, "gaussian-covariance", layers=4, freeze=False)
+        second = depthwise_weights(model)
+        changed = [name for name in first if not torch.equal(first[name], second[name])]
+        assert changed == list(first)[:4]
+        layers = masterkey.depthwise_layers(model).values()
+        assert [is_frozen(layer) for layer in layers] == [False] * 4 + [True] * 5
+        assert all(layer.weight.requires_grad for layer in list(layers)[:4])
+        assert verify(model) == []
+        eject(model)
+        assert_same(snapshot(model), before)
+
+    def test_a_layer_that_did_not_learn_does_not_learn_after_an_unfrozen_second_bank(self):
+        model = build()
+        model.requires_grad_(False)
+        inject(model, "scale-space-8")
+        inject(model, "gaussian-covariance", freeze=False)
+        assert not any(p.requires_grad for p in model.parameters())
+
+    @pytest.mark.parametrize("act", UNDO)
+    def test_without_a_bank_it_is_one_clear_error(self, act):
+        with pytest.raises(NotInjectedError, match="none of its layers holds a bank"):
+            act(build())
+
+    @pytest.mark.parametrize("act", UNDO)
+    def test_saved_and_loaded_it_is_one_clear_error(self, act):
+        model = build()
+        inject(model, "scale-space-8")
+        loaded = build(seed=1)
+        loaded.load_state_dict(model.state_dict())
+        assert equal(depthwise_weights(loaded), depthwise_weights(model))
+        with pytest.raises(NotInjectedError, match="state dict"):
+            act(loaded)
+
+    def test_twice_is_an_error(self):
+        model = build()
+        inject(model, "scale-space-8")
+        eject(model)
+        with pytest.raises(NotInjectedError):
+            eject(model)
+
+
+class TestVerify:
+    def test_frozen_filters_survive_training_and_moving_averages(self):
+        model = build()
+        inject(model, "scale-space-8")
+        model.requires_grad_(True)
+        average = ModelEmaV3(model, decay=0.5)
+        inside = depthwise_weights(model)
+        for _ in range(2):
+            train(model, steps=1)
+            average.update(model)
+        assert verify(model) == verify(average.module) == []
+        assert equal(depthwise_weights(model), inside)
+        assert equal(depthwise_weights(average.module), inside)
+
+    def test_a_state_dict_loaded_later_wins_and_is_named(self):
+        model = build()
+        other = build(seed=1).state_dict()
+        inject(model, "scale-space-8")
+        names = list(masterkey.depthwise_layers(model))
+        model.load_state_dict({f"{names[2]}.weight": other[f"{names[2]}.weight"]}, strict=False)
+        assert verify(model) == [names[2]]
+        model.load_state_dict(other)
+        assert verify(model) == names
+
+    def test_training_unfrozen_is_named(self):
+        model = build()
+        inject(model, "scale-space-8", layers=2, freeze=False)
+        assert verify(model) == []
+        train(model, steps=1)
+        assert verify(model) == list(masterkey.depthwise_layers(model))[:2]
+
+    def test_fewer_bits_and_back_is_named(self):
+        model = build()
+        inject(model, "scale-space-8")
+        assert verify(model.half()) == []
+        assert len(verify(model.float())) == 9
+
+
+class TestFreezeAndThaw:
+    def test_later(self):
+        model = build()
+        inject(model, "scale-space-8", layers=-3, freeze=False)
+        freeze(model)
+        layers = list(masterkey.depthwise_layers(model).values())
+        assert [is_frozen(layer) for layer in layers] == [False] * 6 + [True] * 3
+        train(model, steps=1)
+        assert verify(model) == []
+        thaw(model)
+        assert not any(is_frozen(layer) for layer in layers)
+        assert all(layer.weight.requires_grad for layer in layers)
+        train(model, steps=1)
+        assert len(verify(model)) == 3
+
+    def test_freeze_keeps_what_was_learnt(self):
+        model = build()
+        inject(model, "scale-space-8", freeze=False)
+        train(model, steps=1)
+        learnt = depthwise_weights(model)
+        freeze(model)
+        train(model, steps=1)
+        assert equal(depthwise_weights(model), learnt)
+        assert len(verify(model)) == 9
+
+
+class TestNothingChangesUnlessEverythingFits:
+    @pytest.mark.parametrize(
+        ("kwargs", "sentence"),
+        [
+            ({"kernel": "exact"}, "exact"),
+            ({"policy": "layerwise"}, "layerwise"),
+            ({"policy": "nonsense"}, "unknown policy"),
+            ({"scale": "nonsense"}, "unknown scale rule"),
+            ({"kernel": "nonsense"}, "unknown kernel rule"),
+            ({"layers": "nothing"}, "means none"),
+        ],
+    )
+    def test_plan(self, kwargs, sentence):
+        model = build(MOBILENET)
+        before = snapshot(model)
+        with pytest.raises(PlanError, match=sentence):
+            inject(model, Bank.from_pretrained("scale-space-8").resized(3), **kwargs)
+        assert_same(snapshot(model), before)
+
+    @pytest.mark.parametrize("parametrize", [parametrizations.weight_norm, parametrizations.spectral_norm])
+    def test_a_computed_weight_is_refused(self, parametrize):
+        model = build()
+        names = list(masterkey.depthwise_layers(model))
+        parametrize(model.get_submodule(names[4]))
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        with pytest.raises(PlanError, match=rf"{names[4]} computes its weight"):
+            inject(model, "scale-space-8")
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+    def test_the_meta_device_is_refused(self):
+        with torch.device("meta"):
+            model = build()
+        with pytest.raises(PlanError, match="meta device"):
+            inject(model, "scale-space-8")
+
+    def test_inference_tensors_are_refused(self):
+        with torch.inference_mode():
+            model = build()
+        with pytest.raises(PlanError, match="inference mode"):
+            inject(model, "scale-space-8")
+
+    def test_shared_weights_are_refused(self):
+        model = build()
+        one, two = list(masterkey.depthwise_layers(model).values())[3:5]
+        two.weight = one.weight
+        before = snapshot(model)
+        with pytest.raises(PlanError, match=r"stages.2.blocks.0.conv_dw shares its weight with stages.2.blocks.1"):
+            inject(model, "scale-space-8")
+        assert_same(snapshot(model), before)
+
+    def test_a_shared_layer_counts_once(self):
+        layer = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        report = inject(nn.Sequential(nn.Conv2d(3, 8, 1), layer, nn.ReLU(), layer), "scale-space-8")
+        assert [row.layer for row in report.rows] == ["1"]
+
+    @pytest.mark.parametrize("name", ["resnet50", "vit_tiny_patch16_224"])
+    def test_no_depthwise_layer_is_an_error_that_says_what_there_is(self, name):
+        with torch.device("meta"):
+            model = build(name)
+        with pytest.raises(NoTargetLayersError, match=r"of its \d+ 2-D convolutions \d+ are spatial and 0 grouped"):
+            inject(model, "scale-space-8")
+
+
+class TestLeavesAlone:
+    def test_hooks_modes_random_state_and_gradients(self):
+        model = build(drop_path_rate=0.1)
+        model.stages[1].eval()
+        calls = []
+        for module in model.modules():
+            module.register_forward_hook(lambda *args: calls.append("forward"))
+            module.register_forward_pre_hook(lambda *args: calls.append("pre"))
+            module.register_full_backward_hook(lambda *args: calls.append("backward"))
+        handle = nn.modules.module.register_module_forward_hook(lambda *args: None)
+        before, state = snapshot(model), torch.get_rng_state()
+        hooks = [list(module._forward_hooks) for module in model.modules()]
+        with torch.no_grad():
+            inject(model, "scale-space-8", layers=3)
+            eject(model)
+        handle.remove()
+        assert calls == []
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.is_grad_enabled()
+        assert [list(module._forward_hooks) for module in model.modules()] == hooks
+        assert_same(snapshot(model), before)
+
+    def test_biases_stay_and_learn(self):
+        model = build()
+        biases = {name: layer.bias.clone() for name, layer in masterkey.depthwise_layers(model).items()}
+        inject(model, "scale-space-8")
+        layers = masterkey.depthwise_layers(model)
+        assert all(torch.equal(layers[name].bias, bias) for name, bias in biases.items())
+        train(model)
+        assert not any(torch.equal(layers[name].bias, bias) for name, bias in biases.items())
+
+    def test_a_compiled_network_is_not_compiled_for_it(self):
+        def refuse(*args):
+            raise AssertionError("compiled")
+
+        model = torch.compile(build(), backend=refuse)
+        report = inject(model, "scale-space-8")
+        assert report.order == "forward"
+        assert len(report.replaced) == 9
+
+
+class TestNetworks:
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_narrow_types(self, dtype):
+        model = build().to(dtype)
+        before = snapshot(model)
+        inject(model, "scale-space-8")
+        assert {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()} == {dtype}
+        assert verify(model) == []
+        expected = depthwise_weights(create_model(CONVNEXT, "scale-space-8"))
+        assert equal(depthwise_weights(model), {name: weight.to(dtype) for name, weight in expected.items()})
+        eject(model)
+        assert_same(snapshot(model), before)
+
+    def test_the_file_loads_into_plain_timm(self, tmp_path):
+        model = create_model(CONVNEXT, "scale-space-8")
+        save_file(model.state_dict(), tmp_path / "model.safetensors")
+        plain = timm.create_model(CONVNEXT, checkpoint_path=str(tmp_path / "model.safetensors"))
+        assert equal(depthwise_weights(plain), depthwise_weights(model))
+
+    @pytest.mark.parametrize("kwargs", [{}, {"feature_cls": "dict"}, {"feature_cls": "hook"}])
+    def test_features_only(self, kwargs):
+        model = create_model(CONVNEXT, "scale-space-8", features_only=True, **kwargs)
+        whole = create_model(CONVNEXT, "scale-space-8")
+        assert [w.shape for w in depthwise_weights(model).values()] == [
+            w.shape for w in depthwise_weights(whole).values()
+        ]
+        for one, two in zip(depthwise_weights(model).values(), depthwise_weights(whole).values(), strict=True):
+            assert torch.equal(one, two)
+        features = model(torch.randn(1, 3, 64, 64))
+        assert len(features) == 4
+
+    def test_stages_of_features_only_have_other_names(self):
+        model = build(features_only=True)
+        report = inject(model, "scale-space-8", layers="stage:2")
+        assert len(report.replaced) == 4
+
+    @pytest.mark.parametrize("kwargs", [{"in_chans": 1}, {"in_chans": 5}, {"num_classes": 0}, {"num_classes": 37}])
+    def test_other_inputs_and_heads(self, kwargs):
+        model = create_model(CONVNEXT, "scale-space-8", **kwargs)
+        assert verify(model) == []
+        output = model.eval()(torch.randn(1, kwargs.get("in_chans", 3), 64, 64))
+        assert output.shape[1] == (kwargs.get("num_classes", 1000) or 64)
+        assert inject(build(**kwargs), "scale-space-8").order == "forward"
+
+    @pytest.mark.parametrize(
+        ("name", "kwargs"),
+        [
+            ("csatv2", {}),
+            ("csatv2", {"in_chans": 3}),
+            ("test_coatnet", {"img_size": 96}),
+            ("pit_ti_224", {"img_size": 96}),
+        ],
+    )
+    def test_order_is_that_of_a_forward_pass_where_the_input_is_special(self, name, kwargs):
+        with torch.device("meta"):
+            model = build(name, **kwargs)
+        assert masterkey.depthwise.find_layers(model).order == "forward"
+
+    def test_order_without_a_forward_pass_is_that_of_registration(self):
+        class Strange(nn.Sequential):
+            def forward(self, x):
+                raise RuntimeError("not today")
+
+        model = Strange(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 5, groups=4))
+        report = inject(model, "scale-space-8")
+        assert report.order == "registration"
+        assert [row.layer for row in report.rows] == ["0", "1"]
+
+    def test_order_is_that_of_calls_not_of_registration(self):
+        class Backwards(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.last = nn.Conv2d(8, 8, 3, groups=8)
+                self.first = nn.Conv2d(3, 8, 3)
+                self.middle = nn.Conv2d(8, 8, 3, groups=8)
+
+            def forward(self, x):
+                return self.last(self.middle(self.first(x)))
+
+        model = Backwards()
+        model.pretrained_cfg = {"input_size": (3, 32, 32)}
+        assert list(masterkey.depthwise_layers(model)) == ["middle", "last"]
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        ("name", "kind", "layers", "linear"),
+        [
+            (CONVNEXT, "pointwise", 18, 18),
+            (CONVNEXT, "dense", 4, 0),
+            (CONVNEXT, "all", 31, 18),
+            ("resnet18", "pointwise", 3, 0),
+            ("resnet18", "dense", 17, 0),
+            ("resnet18", "all", 20, 0),
+        ],
+    )
+    def test_layerwise(self, name, kind, layers, linear):
+        source, target = build(name, seed=1), build(name, seed=2)
+        bank = Bank.from_model(source, kind)
+        before = snapshot(target)
+        report = inject(target, bank, policy="layerwise")
+        assert all(row.replaced for row in report.rows)
+        if layers is not None:
+            assert len(report.rows) == layers
+            assert sum(isinstance(target.get_submodule(row.layer), nn.Linear) for row in report.rows) == linear
+        inside = {f"{row.layer}.weight" for row in report.rows}
+        for key, tensor in target.state_dict().items():
+            expected = source.state_dict()[key] if key in inside else before["state"][key]
+            assert torch.equal(tensor, expected), key
+        train(target, steps=1)
+        assert verify(target) == []
+        eject(target)
+        assert all(torch.equal(target.state_dict()[key], before["state"][key]) for key in inside)
+
+    def test_convolutions_and_linear_layers_mask_alike(self):
+        bank = Bank.from_model(build(seed=1), "pointwise")
+        report = inject(build(), bank, policy="layerwise", layers=["stage:0", "stage:3"])
+        assert len(report.replaced) == 6
+
+    def test_other_widths_are_refused(self):
+        bank = Bank.from_model(build(), "pointwise")
+        with pytest.raises(PlanError, match="layerwise"):
+            inject(build("test_convnext2"), bank, policy="layerwise")
+
+
+class TestControlsInNetworks:
+    def test_random_deals_out_the_networks_own_weights_even_after_another_bank(self):
+        own = depthwise_weights(build())
+        model = build()
+        inject(model, "scale-space-8")
+        inject(model, "random", seed=4)
+        straight = build()
+        inject(straight, "random", seed=4)
+        assert equal(depthwise_weights(model), depthwise_weights(straight))
+        for name, weight in depthwise_weights(model).items():
+            assert torch.equal(weight.flatten().sort().values, own[name].flatten().sort().values)
+            assert not torch.equal(weight, own[name])
+
+    def test_target_scale_measures_the_networks_own_weights_even_after_another_bank(self):
+        model = build()
+        inject(model, "scale-space-8")
+        inject(model, "scale-space-8", scale="target")
+        own = depthwise_weights(build())
+        for name, weight in depthwise_weights(model).items():
+            assert torch.allclose(weight.std(), own[name].std(), rtol=1e-4)
