@@ -1,0 +1,70 @@
+"""One run on several devices: which processes there are, and who does which share of a batch.
+
+Start as ``torchrun --nproc-per-node N -m ...``; without torchrun there is one process, and nothing here costs anything.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run, seen from one of them."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def share(self, batch: Tensor) -> Tensor:
+        """Return this process' part of a batch (B,): mirror images in the batch, so that mixing needs no others.
+
+        Picture i is mixed with picture B - 1 - i. The parts are of like size and none is empty if B >= 2 * size.
+        """
+        if self.size == 1:
+            return batch
+        positions = torch.arange((len(batch) + 1) // 2).tensor_split(self.size)[self.rank]
+        mirrored = len(batch) - 1 - positions.flip(0)
+        return batch[torch.cat((positions, mirrored[mirrored > positions.max()]))]
+
+    def sum(self, figures: Tensor) -> Tensor:
+        """Return the sum over all processes."""
+        if self.size > 1:
+            dist.all_reduce(figures)
+        return figures
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """Return ``model`` such that its gradients are means over the processes."""
+        if self.size == 1:
+            return model
+        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def synchronize_buffers(self, model: nn.Module) -> None:
+        """Give every process the first one's buffers: running statistics of a batch norm differ between them."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[Group]:
+    """Join the processes that torchrun started; ``cuda`` then is the device of this process' local rank."""
+    chosen = torch.device(device)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Group(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Group(dist.get_rank(), size, chosen)
+    finally:
+        dist.destroy_process_group()

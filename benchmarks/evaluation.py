@@ -1,0 +1,47 @@
+"""Loss and accuracy of a network on pictures it does not learn from."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .augment import center_crop
+from .config import TrainConfig
+from .distributed import Group
+
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module, images: Tensor, labels: Tensor, pixels: int, config: TrainConfig, group: Group
+) -> tuple[float, float]:
+    """Return the mean loss and the top-1 accuracy in percent; the network is left in evaluation mode.
+
+    Args:
+        network: gives (B, classes); every process evaluates its part with the first process' buffers.
+        images: uint8 (n, s, s, 3) on the group's device.
+        labels: int64 (n,) likewise.
+        pixels: side of the centre that the network sees.
+        config: ``batch_size``, ``amp`` and ``channels_last``.
+        group: the processes.
+    """
+    network.eval()
+    group.synchronize_buffers(network)
+    start, stop = (len(labels) * rank // group.size for rank in (group.rank, group.rank + 1))
+    sums = torch.zeros(2, dtype=torch.float64, device=group.device)
+    for first in range(start, stop, config.batch_size):
+        part = slice(first, min(first + config.batch_size, stop))
+        with autocast(config, group.device):
+            logits = network(center_crop(images[part], pixels).contiguous(memory_format=memory_format(config)))
+        sums[0] += F.cross_entropy(logits.float(), labels[part], reduction="sum")
+        sums[1] += (logits.argmax(1) == labels[part]).sum()
+    loss, correct = group.sum(sums).tolist()
+    return loss / len(labels), 100 * correct / len(labels)
+
+
+def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """Return the context in which the network runs: bfloat16 where ``amp`` is on."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.amp)
+
+
+def memory_format(config: TrainConfig) -> torch.memory_format:
+    """Return the layout of weights and pictures."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format

@@ -1,0 +1,124 @@
+"""Do one run: data, arm, training, result."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+import masterkey
+from masterkey.atomic import write_atomically
+
+from .arms import build_arm
+from .config import BenchmarkError, RunConfig
+from .data import load_data
+from .measure import describe_machine
+from .store import WEIGHTS_NAME, ResultStore
+from .training import Epoch, train
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run gave, not yet recorded.
+
+    ``metrics`` depend on the description alone; times and memory are in ``machine``. ``weights`` are a safetensors
+    file, or None where nobody may take them.
+    """
+
+    metrics: dict[str, Any]
+    machine: dict[str, Any]
+    weights: bytes | None
+
+
+def do_run(
+    config: RunConfig,
+    store: ResultStore,
+    *,
+    device: str = "cpu",
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> None:
+    """Train one arm with one seed and record it; a run that was broken off goes on from its checkpoint.
+
+    Raises:
+        MasterkeyError: data, arm or training cannot be used as described.
+        SaveError: the result cannot be written; the checkpoint stays.
+    """
+    partial = store.partial_path(config.id)
+    record_run(config, compute_run(config, store, checkpoint=partial, device=device, on_epoch=on_epoch), store)
+    partial.unlink(missing_ok=True)
+
+
+def compute_run(
+    config: RunConfig,
+    store: ResultStore,
+    *,
+    checkpoint: Path,
+    device: str = "cpu",
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Finished:
+    """Train one arm with one seed, on any machine.
+
+    Args:
+        config: the run.
+        store: holds the runs whose filters or weights are taken; nothing is written to it.
+        checkpoint: how far the run is; written while it is trained, and left there.
+        device: ``cpu``, ``cuda``, ``cuda:1``.
+        on_epoch: called after every epoch.
+
+    Raises:
+        MasterkeyError: data, arm or training cannot be used as described.
+    """
+    start = time.perf_counter()
+    data = load_data(config.data)
+    arm = build_arm(config, len(data.classes), store)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    outcome = train(
+        arm.model, data, config.train, seed=config.seed, device=device, checkpoint=checkpoint, on_epoch=on_epoch
+    )
+    moved = masterkey.verify(arm.model) if _frozen(config) else []
+    if moved:
+        raise BenchmarkError(f"run {config.id}: frozen filters moved in {', '.join(moved)}")
+    metrics = {
+        "classes": len(data.classes),
+        "train_pictures": len(data.train.labels),
+        "evaluated_pictures": len(data.evaluate.labels),
+        "bank_sha256": arm.bank_sha256,
+        "injection": arm.injection,
+        "curve": [epoch.to_dict() for epoch in outcome.curve],
+        "top1": outcome.top1,
+    }
+    machine = {
+        **describe_machine(),
+        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
+        "threads": torch.get_num_threads(),
+        "seconds": round(time.perf_counter() - start, 2),
+        "epoch_seconds": [round(seconds, 3) for seconds in outcome.epoch_seconds],
+        "peak_memory": outcome.peak_memory,
+    }
+    return Finished(metrics, machine, _to_safetensors(arm.model) if config.is_source else None)
+
+
+def record_run(config: RunConfig, finished: Finished, store: ResultStore) -> None:
+    """Put a run into the store: first the weights that others may take, then the result that says they are there.
+
+    A result that is there stays as it is: a source may be trained again for weights that are not here.
+
+    Raises:
+        SaveError: they cannot be written.
+    """
+    if finished.weights is not None:
+        write_atomically(store.kept_path(config.id) / WEIGHTS_NAME, finished.weights)
+    if store.read(config.id) is None:
+        store.write(config, finished.metrics, finished.machine)
+    store.failed_path(config.id).unlink(missing_ok=True)
+
+
+def _frozen(config: RunConfig) -> bool:
+    return config.arm.bank is not None and bool(config.arm.inject.get("freeze", True))
+
+
+def _to_safetensors(model: torch.nn.Module) -> bytes:
+    return bytes(save({name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}))
