@@ -1,0 +1,54 @@
+"""The report: what the runs of an experiment say, as a page, as Markdown and as CSV."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from masterkey.atomic import write_all_atomically
+
+from ..experiment import Experiment
+from ..store import ResultStore
+from .markdown import write_markdown
+from .page import write_page
+from .section import Section, make_section
+from .table import write_csv
+
+PAGE, MARKDOWN = "report.html", "report.md"
+
+
+def write_report(
+    experiments: Sequence[Experiment], store: ResultStore, folder: Path, *, results_option: str | None = None
+) -> list[Path]:
+    """Write the report of one or more experiments: ``report.html``, ``report.md``, and a CSV for each table.
+
+    The same results give the same bytes. No file is put in place before all are written, the page last; other files
+    in the folder are left alone.
+
+    Args:
+        experiments: each at its size.
+        store: where their runs are; what is missing is shown as missing.
+        folder: where to write; created if needed.
+        results_option: what ``--results`` has to be in the commands that the report shows, if it is needed.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        BenchmarkError: an experiment without a finished run, or whose file or results cannot be used.
+        SaveError: a file cannot be written; what was there is untouched.
+    """
+    sections = [make_section(experiment, store, results_option) for experiment in experiments]
+    files = {folder / name: content for name, content in _csv_files(sections).items()}
+    files[folder / MARKDOWN] = write_markdown(sections)
+    files[folder / PAGE] = write_page(sections)
+    write_all_atomically(files)
+    return [*reversed(files)]
+
+
+def _csv_files(sections: Sequence[Section]) -> dict[str, bytes]:
+    """One file for each kind of table, with the lines of all experiments that have one."""
+    lines: dict[str, list[list[str]]] = {}
+    for section in sections:
+        for name, table in section.tables.items():
+            experiment = section.experiment
+            lines.setdefault(name, [table.csv_header()]).extend(table.to_csv(experiment.name, experiment.size))
+    return {f"{name}.csv": write_csv(rows) for name, rows in lines.items()}

@@ -1,0 +1,253 @@
+"""What an experiment's runs gave, cell by cell: a network, a target, an arm."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from ..config import BenchmarkError
+from ..experiment import Experiment, Planned
+from ..store import ResultStore
+
+SCRATCH, RANDOM, SELFFER = "scratch", "random", "selffer"
+DONE = "done"
+_NOT_THE_MACHINE = ("seconds", "epoch_seconds", "peak_memory", "load_average")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    ``top1`` and ``curve`` (after each epoch) are in percent of the evaluated pictures, ``seconds`` of the whole run,
+    ``epoch_seconds`` of training alone, ``peak_memory`` in bytes. ``source_seconds`` are those of the runs whose
+    filters or weights it takes, None if one of them was done elsewhere.
+    """
+
+    id: str
+    top1: float
+    curve: tuple[float, ...]
+    seconds: float
+    epoch_seconds: tuple[float, ...]
+    peak_memory: float
+    source_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The final runs of one arm by seed; ``missing`` says for each seed without a result why."""
+
+    model: str
+    target: str
+    arm: str
+    bank: str | None
+    what: str
+    lr: float | None
+    lrs_tried: int
+    runs: Mapping[int, Run]
+    missing: Mapping[int, str]
+
+    @property
+    def top1(self) -> list[float]:
+        """Final accuracies, in the order of seeds."""
+        return [run.top1 for run in self.runs.values()]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of the list of runs; ``id`` is None while the learning rate is not chosen."""
+
+    id: str | None
+    stage: str
+    model: str
+    target: str
+    arm: str
+    seed: int
+    lr: float | None
+    status: str
+    top1: float | None = None
+    seconds: float | None = None
+    machine: str | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """All cells by (model, target, arm), in the experiment's order; its runs; and the machines they ran on."""
+
+    experiment: Experiment
+    cells: Mapping[tuple[str, str, str], Cell]
+    listed: tuple[Listed, ...]
+    machines: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def part(self) -> str:
+        """The part of the data that the final figures are of: ``test``, or ``validation`` where something is chosen."""
+        return str(self.experiment.raw.get("evaluate", "test"))
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """Every network with every target."""
+        return list(dict.fromkeys((model, target) for model, target, _ in self.cells))
+
+    def at(self, model: str, target: str) -> dict[str, Cell]:
+        """Return the cells of a network on a target, by arm."""
+        return {cell.arm: cell for cell in self.cells.values() if (cell.model, cell.target) == (model, target)}
+
+    def controls(self, model: str, target: str) -> list[str]:
+        """Return the arms that others are compared with: scratch, random, and the experiment's ``controls``."""
+        wanted = {SCRATCH, RANDOM, *self.experiment.raw.get("controls", ())}
+        return [arm for arm in self.at(model, target) if arm in wanted]
+
+    def candidates(self, model: str, target: str) -> list[str]:
+        """Return the arms with a bank that is neither a control nor learnt by the same network on the target."""
+        controls, own = self.controls(model, target), _own(model, target)
+        return [
+            cell.arm
+            for cell in self.at(model, target).values()
+            if cell.bank is not None and cell.bank not in own and cell.arm not in controls
+        ]
+
+    def own_source(self, model: str, target: str) -> str | None:
+        """Return the arm with the filters that the network learnt on the target itself: selffer, the diagonal."""
+        own = [cell.arm for cell in self.at(model, target).values() if cell.bank in _own(model, target)]
+        return own[0] if own else None
+
+
+class _Remembering(ResultStore):
+    """A store that reads every result once."""
+
+    @cached_property
+    def _known(self) -> dict[str, dict[str, Any] | None]:
+        return {}
+
+    def read(self, run_id: str) -> dict[str, Any] | None:
+        if run_id not in self._known:
+            self._known[run_id] = super().read(run_id)
+        return self._known[run_id]
+
+
+def collect(experiment: Experiment, store: ResultStore) -> Results:
+    """Read what is there of an experiment.
+
+    Raises:
+        BenchmarkError: no run is finished, two arms share a name, a control that is no arm, or a result that cannot
+            be read.
+    """
+    store = _Remembering(store.root)
+    machines: dict[str, dict[str, Any]] = {}
+    listed: dict[str, Listed] = {}
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for model, target, arm in experiment.cells():
+        place = (model, target, str(arm["name"]))
+        if place in cells:
+            raise BenchmarkError(f"experiment {experiment.name} has two arms named {place[2]}; rename one")
+        # planned alone, so that the runs of this cell can be told from those of others
+        raw = {**experiment.raw, "models": [model], "targets": [target], "arms": [arm]}
+        planned = replace(experiment, raw=raw).plan(store)
+        for run in planned:
+            listed.setdefault(run.config.id, _listed(run, store, machines))
+        cells[place] = cell = _cell(experiment, store, place, arm, planned)
+        for seed, why in cell.missing.items() if cell.lr is None else ():
+            listed[f"{place} {seed}"] = Listed(None, "final", *place, seed, None, why)
+    strange = sorted({str(name) for name in experiment.raw.get("controls", ())} - {arm for _, _, arm in cells})
+    if strange:
+        raise BenchmarkError(f"experiment {experiment.name}: controls name {', '.join(strange)}, which is no arm of it")
+    if not any(run.status == DONE for run in listed.values()):
+        raise BenchmarkError(
+            f"no run of {experiment.name} at size {experiment.size} is finished in {store.root}; "
+            f"first: masterkey bench run {experiment.name} --size {experiment.size}"
+        )
+    return Results(experiment, cells, tuple(listed.values()), machines)
+
+
+def _cell(
+    experiment: Experiment,
+    store: ResultStore,
+    place: tuple[str, str, str],
+    arm: Mapping[str, Any],
+    planned: Sequence[Planned],
+) -> Cell:
+    model, target, name = place
+    taken = {source.config.id for run in planned for source in _all_needs(run)}
+    own = [run for run in planned if run.config.id not in taken]
+    tuned, part = len(experiment.lrs) > 1, experiment.raw.get("evaluate", "test")
+    tried = sum(run.stage == "tune" and store.read(run.config.id) is not None for run in own) if tuned else 1
+    chosen = experiment.chosen_lr(store, model, target, arm)
+    lr = None if chosen is None else arm.get("train", {}).get("lr", chosen)
+    # where the final figures are of the validation part, a run may have chosen the rate and be final too
+    finals = {run.config.seed: run for run in own if run.config.data.evaluate == part and run.config.train.lr == lr}
+    runs: dict[int, Run] = {}
+    missing: dict[int, str] = {}
+    for seed in experiment.seeds:
+        if lr is None:
+            missing[seed] = f"waits for its learning rate, {tried} of {len(experiment.lrs)} tried"
+        elif store.read(finals[seed].config.id) is None:
+            missing[seed] = _status(finals[seed].config.id, store)
+        else:
+            runs[seed] = _run(finals[seed], store)
+    return Cell(model, target, name, arm.get("bank"), describe_arm(arm), lr, tried, runs, missing)
+
+
+def _own(model: str, target: str) -> tuple[str, ...]:
+    return (f"scratch:{target}", f"scratch:{target}@{model}", SELFFER)
+
+
+def describe_arm(arm: Mapping[str, Any]) -> str:
+    """Say in a line what is done to the network before it is trained."""
+    bank, inject = arm.get("bank"), dict(arm.get("inject", {}))
+    if bank is None:
+        parts = [str(arm.get("initial") or "new weights, all trained")]
+        if arm.get("teacher"):
+            parts.append(f"from {arm['teacher']}")
+        return ", ".join(parts)
+    frozen = inject.pop("freeze", True)
+    parts = [str(bank).rsplit("/", 1)[-1], *([] if arm.get("kind") is None else [str(arm["kind"])])]
+    parts += [f"{op}({_arguments(arguments)})" for op, arguments in arm.get("steps", ())]
+    parts += [_arguments(inject)] if inject else []
+    return ", ".join([*parts, "frozen" if frozen else "trainable", *([] if arm.get("bias", True) else ["bias frozen"])])
+
+
+def label(arm: str) -> str:
+    """Return an arm's name for people: ``from/scratch:pets`` becomes ``from/pets``."""
+    return arm.replace("scratch:", "")
+
+
+def _arguments(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in arguments.items())
+
+
+def _run(planned: Planned, store: ResultStore) -> Run:
+    result = store.read(planned.config.id)
+    assert result is not None
+    metrics, machine = result["metrics"], result["machine"]
+    sources = [store.read(run_id) for run_id in sorted({source.config.id for source in _all_needs(planned)})]
+    return Run(
+        id=planned.config.id,
+        top1=metrics["top1"],
+        curve=tuple(epoch["top1"] for epoch in metrics["curve"]),
+        seconds=machine["seconds"],
+        epoch_seconds=tuple(machine["epoch_seconds"]),
+        peak_memory=machine["peak_memory"],
+        source_seconds=None if None in sources else sum(source["machine"]["seconds"] for source in sources if source),
+    )
+
+
+def _all_needs(planned: Planned) -> Iterator[Planned]:
+    for source in planned.needs:
+        yield source
+        yield from _all_needs(source)
+
+
+def _status(run_id: str, store: ResultStore) -> str:
+    failure = store.read_failure(run_id)
+    return "not run" if failure is None else f"failed: {failure['error']}: {failure['message']}"
+
+
+def _listed(planned: Planned, store: ResultStore, machines: dict[str, dict[str, Any]]) -> Listed:
+    config, result = planned.config, store.read(planned.config.id)
+    place = (config.id, planned.stage, config.model, planned.target, planned.arm, config.seed, config.train.lr)
+    if result is None:
+        return Listed(*place, status=_status(config.id, store))
+    machine = {key: value for key, value in result["machine"].items() if key not in _NOT_THE_MACHINE}
+    name = next((name for name, known in machines.items() if known == machine), f"M{len(machines) + 1}")
+    machines[name] = machine
+    return Listed(*place, DONE, result["metrics"]["top1"], result["machine"]["seconds"], name)

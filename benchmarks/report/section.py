@@ -1,0 +1,95 @@
+"""An experiment's part of the report: its tables, what they say, and how to make them again."""
+
+import shlex
+from dataclasses import dataclass
+
+from ..config import BenchmarkError
+from ..experiment import Experiment
+from ..store import ResultStore
+from .matrix import matrix_sentences, matrix_table, triangles_table
+from .results import Results, collect
+from .series import retention_table, series_table
+from .table import Sentence, Table
+from .tables import arms_table, cost_table, curves_table, differences_table, machines_table, runs_table
+from .words import Verdict, describe, judge, sentences, verdicts_table
+
+LAYOUTS = ("arms", "matrix", "curve", "bars")
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything that is shown of an experiment; ``tables`` by name."""
+
+    results: Results
+    verdicts: tuple[Verdict, ...]
+    sentences: tuple[Sentence, ...]
+    tables: dict[str, Table]
+    run_command: str
+    report_command: str
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment."""
+        return self.results.experiment
+
+    def command(self, table: str) -> str:
+        """Return the shell command that makes a table and its figure again, once the runs are there."""
+        return f"{self.report_command}  # {table}.csv, report.html#{self.anchor(table)}"
+
+    def anchor(self, table: str) -> str:
+        """Return where in the page a table stands."""
+        return f"{self.experiment.name}-{table}"
+
+
+def make_section(experiment: Experiment, store: ResultStore, results_option: str | None) -> Section:
+    """Read the runs of an experiment and make its tables.
+
+    Args:
+        experiment: at its size.
+        store: where its runs are.
+        results_option: what ``--results`` has to be in the commands that are shown, None if it can be left out.
+
+    Raises:
+        BenchmarkError: an unknown layout, or what :func:`collect` raises.
+    """
+    if experiment.layout not in LAYOUTS:
+        raise BenchmarkError(
+            f"experiment {experiment.name} has layout {experiment.layout!r}; known: {', '.join(LAYOUTS)}"
+        )
+    results = collect(experiment, store)
+    verdicts: list[Verdict] = []
+    said: list[Sentence] = []
+    for place in results.places:
+        verdict = judge(results, *place)
+        said += describe(results, *place) if verdict is None else sentences(verdict)
+        verdicts += [] if verdict is None else [verdict]
+    tables = [verdicts_table(results, verdicts)]
+    if experiment.layout == "matrix":
+        matrix = matrix_table(results)
+        triangles = triangles_table(results, matrix)
+        tables += [matrix, triangles]
+        said = [*matrix_sentences(results, matrix, triangles), *said]
+    elif experiment.layout == "curve":
+        tables.append(series_table(results))
+    elif experiment.layout == "bars":
+        tables.append(retention_table(results))
+    tables += [arms_table(results), differences_table(results), curves_table(results), cost_table(results)]
+    tables += [runs_table(results), machines_table(results)]
+    options = ["--size", experiment.size, *(["--results", results_option] if results_option else [])]
+    return Section(
+        results,
+        tuple(verdicts),
+        tuple(said),
+        {table.name: table for table in tables},
+        _command("run", experiment.name, *options),
+        _command("report", experiment.name, *options, "-o", "report"),
+    )
+
+
+def _command(verb: str, *arguments: str) -> str:
+    return shlex.join(["masterkey", "bench", verb, *arguments])
+
+
+def plain_text(sentence: Sentence) -> str:
+    """Return a sentence as text."""
+    return "".join(map(str, sentence))

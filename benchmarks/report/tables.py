@@ -1,0 +1,183 @@
+"""From cells to tables: accuracies, paired differences, curves, cost, runs."""
+
+from collections.abc import Sequence
+from itertools import accumulate, product
+from statistics import fmean, stdev
+
+from .results import SCRATCH, Cell, Results
+from .student import Sample, summarize
+from .table import Column, Table, Value, make_table
+
+MODEL, TARGET, ARM = (
+    Column("model", "network", key=True),
+    Column("target", "target", key=True),
+    Column("arm", "arm", key=True),
+)
+_MEGABYTE = 2**20
+READINGS = {1: "above", -1: "below", 0: "open", None: "no interval"}
+
+
+def paired(results: Results, model: str, target: str, arm: str, other: str) -> Sample:
+    """Summarise the differences in points between two arms, over the seeds that both have."""
+    ours, theirs = (results.cells[model, target, name].runs for name in (arm, other))
+    return summarize([ours[seed].top1 - theirs[seed].top1 for seed in ours if seed in theirs])
+
+
+def arms_table(results: Results) -> Table:
+    """Mean and deviation of every arm, its learning rate, and the seeds that are missing."""
+    rows: list[Sequence[Value]] = []
+    for cell in results.cells.values():
+        sample = summarize(cell.top1)
+        missing = "; ".join(f"seed {seed}: {why}" for seed, why in cell.missing.items())
+        place = (cell.model, cell.target, cell.arm)
+        rows.append(
+            (*place, cell.what, sample.mean, sample.deviation, sample.n, cell.lr, cell.lrs_tried, missing or None)
+        )
+    columns = (
+        *(MODEL, TARGET, ARM),
+        Column("what", "what is done"),
+        Column("top1", "accuracy, %", "accuracy"),
+        Column("deviation", "± sd", "deviation"),
+        Column("seeds", "seeds", "count"),
+        Column("lr", "rate", "rate"),
+        Column("lrs_tried", "rates tried", "count"),
+        Column("missing", "missing"),
+    )
+    chosen = len(results.experiment.lrs) > 1
+    note = f"Mean and sample deviation of the final accuracy on the {results.part} part, over seeds. " + (
+        "Every arm has the learning rate that did best for it on the validation part."
+        if chosen
+        else "All arms have the same learning rate."
+    )
+    return make_table("arms", "Accuracy", note, columns, rows)
+
+
+def differences_table(results: Results) -> Table:
+    """Every arm against every control, paired by seed."""
+    rows: list[Sequence[Value]] = []
+    for model, target in results.places:
+        for control, arm in product(results.controls(model, target), results.at(model, target)):
+            if arm == control:
+                continue
+            sample = paired(results, model, target, arm, control)
+            reading = READINGS[sample.sign] if sample.n else "missing"
+            figures = (sample.mean, sample.low, sample.high, sample.deviation, sample.n, sample.beyond_two_errors)
+            rows.append((model, target, arm, control, *figures, reading))
+    columns = (
+        *(MODEL, TARGET, ARM),
+        Column("control", "against", key=True),
+        Column("difference", "points", "difference"),
+        Column("low", "95 % from", "difference"),
+        Column("high", "to", "difference"),
+        Column("deviation", "sd", "deviation"),
+        Column("pairs", "pairs", "count"),
+        Column("beyond_two_errors", "> 2 sd/√n", "flag"),
+        Column("reading", "reading"),
+    )
+    note = (
+        "Arm minus control in points, paired by seed, with Student's 95 % interval of the mean. above, below: the "
+        "interval leaves out zero; open: it holds zero. Intervals are not corrected for the number of comparisons."
+    )
+    return make_table("differences", "Paired differences", note, columns, rows)
+
+
+def curves_table(results: Results) -> Table:
+    """Mean accuracy after every epoch."""
+    rows: list[Sequence[Value]] = []
+    for cell in results.cells.values():
+        curves = [run.curve for run in cell.runs.values()]
+        for epoch, values in enumerate(zip(*curves, strict=True), start=1):
+            deviation = stdev(values) if len(values) > 1 else None
+            rows.append((cell.model, cell.target, cell.arm, epoch, fmean(values), deviation, len(values)))
+    columns = (
+        *(MODEL, TARGET, ARM),
+        Column("epoch", "epoch", "count", key=True),
+        Column("top1", "accuracy, %", "accuracy"),
+        Column("deviation", "± sd", "deviation"),
+        Column("seeds", "seeds", "count"),
+    )
+    note = "Accuracy after each epoch: mean over seeds, band of one sample deviation. No epoch was chosen by it."
+    return make_table("curves", "Learning curves", note, columns, rows)
+
+
+def cost_table(results: Results) -> Table:
+    """What an arm takes: time, memory, and how long until it is where scratch ends."""
+    rows: list[Sequence[Value]] = []
+    for cell in results.cells.values():
+        runs = list(cell.runs.values())
+        scratch = results.cells.get((cell.model, cell.target, SCRATCH))
+        epochs, seconds = _reach(cell, fmean(scratch.top1)) if scratch and scratch.runs else (None, None)
+        sources = [run.source_seconds for run in runs]
+        per_epoch = [second for run in runs for second in run.epoch_seconds]
+        rows.append(
+            (
+                *(cell.model, cell.target, cell.arm),
+                fmean(per_epoch) if per_epoch else None,
+                fmean(run.seconds for run in runs) if runs else None,
+                fmean(second for second in sources if second is not None) if runs and None not in sources else None,
+                max(run.peak_memory for run in runs) / _MEGABYTE if runs else None,
+                epochs,
+                seconds,
+            )
+        )
+    columns = (
+        *(MODEL, TARGET, ARM),
+        Column("seconds_per_epoch", "s / epoch", "seconds"),
+        Column("seconds_per_run", "s / run", "seconds"),
+        Column("source_seconds", "s for its source", "seconds"),
+        Column("peak_memory_mb", "peak MB", "megabytes"),
+        Column("epochs_to_scratch", "epochs to scratch", "epochs"),
+        Column("seconds_to_scratch", "s to scratch", "seconds"),
+    )
+    note = (
+        "Means over seeds; peak memory is the largest. To scratch: the first epoch after which the arm's mean curve is "
+        "at scratch's final mean accuracy, and the training time until then. For its source: the training of the "
+        "filters that it takes, which comes on top, so selffer trains twice."
+    )
+    return make_table("cost", "Cost", note, columns, rows)
+
+
+def _reach(cell: Cell, accuracy: float) -> tuple[int | None, float | None]:
+    """Return epochs and mean seconds until the mean curve reaches an accuracy in percent."""
+    runs = list(cell.runs.values())
+    for epoch, values in enumerate(zip(*(run.curve for run in runs), strict=True)):
+        if fmean(values) >= accuracy - 1e-9:
+            return epoch + 1, fmean(list(accumulate(run.epoch_seconds))[epoch] for run in runs)
+    return None, None
+
+
+def runs_table(results: Results) -> Table:
+    """Every run, those that chose a learning rate and those that are missing included."""
+    rows: list[Sequence[Value]] = [
+        (
+            *(run.model, run.target, run.arm, run.stage, run.seed, run.lr, run.id),
+            *(run.status, run.top1, run.seconds, run.machine),
+        )
+        for run in results.listed
+    ]
+    columns = (
+        *(MODEL, TARGET, ARM),
+        Column("stage", "stage", key=True),
+        Column("seed", "seed", "count", key=True),
+        Column("lr", "rate", "rate", key=True),
+        Column("id", "run"),
+        Column("status", "status"),
+        Column("top1", "accuracy, %", "accuracy"),
+        Column("seconds", "seconds", "seconds"),
+        Column("machine", "machine"),
+    )
+    note = (
+        f"tune: on the validation part, to choose a rate; final: on the {results.part} part. Sources of filters are "
+        "among them. masterkey bench show RUN tells all of one."
+    )
+    return make_table("runs", "Runs", note, columns, rows)
+
+
+def machines_table(results: Results) -> Table:
+    """What the runs ran on."""
+    rows = [
+        (name, key, str(value)) for name, machine in results.machines.items() for key, value in sorted(machine.items())
+    ]
+    columns = (Column("machine", "machine", key=True), Column("property", "property", key=True), Column("value", "is"))
+    note = "Times of different machines are not comparable."
+    return make_table("machines", "Machines", note, columns, rows)

@@ -1,0 +1,165 @@
+"""What the figures say, in words; a gain is claimed only over every control, and never without ``random``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from .results import RANDOM, SCRATCH, Cell, Results, label
+from .student import Sample
+from .table import Column, Figure, Sentence, Table, Value, make_table
+from .tables import MODEL, TARGET, paired
+
+GAIN, OPEN, LOSS, NO_CLAIM = "gain", "open", "loss", "no claim"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What can be said of one network on one target.
+
+    Arms that put in a bank are ``gains`` if all their seeds are there and they lie above every control, ``losses`` if
+    they lie below one, else ``undecided``. ``best`` has the best mean of the gains, or of all if there is none;
+    ``outcome`` is its: ``gain``, ``loss``, ``open``, or ``no claim`` with the ``refusal`` that says why.
+    """
+
+    model: str
+    target: str
+    outcome: str
+    refusal: str | None
+    best: str | None
+    accuracy: float | None
+    over: dict[str, Sample]
+    gains: tuple[str, ...]
+    losses: tuple[str, ...]
+    undecided: tuple[str, ...]
+
+
+def judge(results: Results, model: str, target: str) -> Verdict | None:
+    """Compare every arm that puts in a bank with every control; None where no arm does."""
+    candidates, controls = results.candidates(model, target), results.controls(model, target)
+    if not candidates:
+        return None
+    cells = results.at(model, target)
+    means = {arm: fmean(cells[arm].top1) for arm in candidates if cells[arm].runs}
+    samples = {arm: {control: paired(results, model, target, arm, control) for control in controls} for arm in means}
+    signs = {arm: {sample.sign for sample in samples[arm].values()} for arm in means}
+    gains = tuple(arm for arm in means if signs[arm] == {1} and not cells[arm].missing)
+    losses = tuple(arm for arm in means if -1 in signs[arm])
+    best = max(gains or means, key=lambda arm: means[arm], default=None)
+    refusal = _refusal(cells, controls, best)
+    return Verdict(
+        model,
+        target,
+        NO_CLAIM if refusal else GAIN if best in gains else LOSS if best in losses else OPEN,
+        refusal,
+        best,
+        round(means[best], 6) if best else None,
+        samples[best] if best else {},
+        () if refusal else gains,
+        () if refusal else losses,
+        () if refusal else tuple(arm for arm in means if arm not in gains + losses),
+    )
+
+
+def _refusal(cells: Mapping[str, Cell], controls: Sequence[str], best: str | None) -> str | None:
+    """Say why nothing may be claimed, or None."""
+    for control in (SCRATCH, RANDOM):
+        if control not in controls:
+            return f"the control {control} is no arm of this experiment"
+    if best is None:
+        return "no arm with a bank has a finished run"
+    for arm in (*controls, best):
+        if cells[arm].missing:
+            # a run that failed may be missing because of what it would have shown
+            return f"{label(arm)} lacks {len(cells[arm].missing)} of its seeds"
+    if len({cell.lrs_tried for cell in cells.values() if cell.runs}) > 1:
+        return "the arms did not try the same number of learning rates"
+    if len(cells[best].runs) < 2:
+        return "there is one seed, so there is no interval"
+    return None
+
+
+def verdicts_table(results: Results, verdicts: Sequence[Verdict]) -> Table:
+    """The best arm of each network and target, and its differences to the controls."""
+    rows: list[tuple[Value, ...]] = []
+    for verdict in verdicts:
+        head = (verdict.best, verdict.accuracy, verdict.outcome, verdict.refusal, ", ".join(verdict.gains) or None)
+        for control in results.controls(verdict.model, verdict.target):
+            sample = verdict.over.get(control, Sample(0))
+            figures = (sample.mean, sample.low, sample.high, sample.n)
+            rows.append((verdict.model, verdict.target, control, *head, *figures))
+    columns = (
+        *(MODEL, TARGET),
+        Column("control", "against", key=True),
+        Column("best", "best arm"),
+        Column("top1", "accuracy, %", "accuracy"),
+        Column("outcome", "outcome"),
+        Column("refusal", "why no claim"),
+        Column("gains", "above every control"),
+        Column("difference", "points", "difference"),
+        Column("low", "95 % from", "difference"),
+        Column("high", "to", "difference"),
+        Column("pairs", "pairs", "count"),
+    )
+    note = (
+        "Of the arms that put in a bank and lie above every control, the one with the best mean; if none does, the "
+        "best of all. It is picked by the figures that are shown, so they flatter it: confirm it on other data."
+    )
+    return make_table("verdicts", "Verdicts", note, columns, rows)
+
+
+def sentences(verdict: Verdict) -> list[Sentence]:
+    """Put a verdict into words."""
+    place = f"{verdict.target}, {verdict.model}: "
+    if verdict.refusal is not None:
+        return [[f"{place}no claim, since {verdict.refusal}."]]
+    told: list[str | Figure] = [
+        place,
+        f"{label(verdict.best or '')} reaches ",
+        Figure(verdict.accuracy, "accuracy"),
+        " %",
+    ]
+    for control, sample in verdict.over.items():
+        told += [", ", *over(sample), f" points against {control}", *interval(sample)]
+    told.append(
+        {GAIN: ": a gain over every control.", LOSS: ": below a control, so no gain.", OPEN: ": no clear gain."}[
+            verdict.outcome
+        ]
+    )
+    groups = {
+        "also above every control": verdict.gains,
+        "not told apart from a control": verdict.undecided,
+        "below a control": verdict.losses,
+    }
+    said: list[Sentence] = [told]
+    for what, arms in groups.items():
+        others = [label(arm) for arm in arms if arm != verdict.best]
+        said += [[f"{place}{what}: {', '.join(others)}."]] if others else []
+    return said
+
+
+def describe(results: Results, model: str, target: str) -> list[Sentence]:
+    """Say what was reached where there is nothing to compare."""
+    return [
+        [
+            f"{target}, {model}: {label(cell.arm)} reaches ",
+            Figure(round(fmean(cell.top1), 6), "accuracy"),
+            " %, mean of ",
+            Figure(len(cell.runs), "count"),
+            " seed." if len(cell.runs) == 1 else " seeds.",
+        ]
+        for cell in results.at(model, target).values()
+        if cell.runs
+    ]
+
+
+def over(sample: Sample) -> list[str | Figure]:
+    """Return a difference as a part of a sentence."""
+    return [Figure(None if sample.mean is None else round(sample.mean, 6), "difference")]
+
+
+def interval(sample: Sample) -> list[str | Figure]:
+    """Return an interval as a part of a sentence; nothing where there is none."""
+    if sample.low is None or sample.high is None:
+        return []
+    low, high = (Figure(round(value, 6), "difference") for value in (sample.low, sample.high))
+    return [" [", low, ", ", high, "]"]

@@ -1,0 +1,40 @@
+"""The command ``bench report``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .output import doing, tell
+
+
+def report(
+    experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT…", help="Names, as in masterkey bench list.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")],
+    size: Annotated[
+        Literal["smoke", "small", "paper"], typer.Option(help="Seconds, hours, or as in the paper.")
+    ] = "small",
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given."),
+    ] = None,
+) -> None:
+    """Write what an experiment's runs say: a page, Markdown, CSV.
+
+    Runs that are missing are shown as missing. The page needs nothing else and can be sent to anybody.
+
+    Example: masterkey bench report arms table4 -o report
+    """
+    with doing("writing the report"):
+        from masterkey.benchmarks.experiment import load_experiment
+        from masterkey.benchmarks.report import write_report
+        from masterkey.benchmarks.store import ResultStore, default_store
+
+        store = default_store() if results is None else ResultStore(results.expanduser())
+        option = None if results is None else str(results)
+        written = write_report(
+            [load_experiment(name, size) for name in dict.fromkeys(experiments)], store, output, results_option=option
+        )
+    for path in written:
+        typer.echo(path)
+    tell(f"open {written[0]} in a browser")

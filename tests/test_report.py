@@ -1,0 +1,274 @@
+"""The report's figures: means, pairs, intervals, the matrix, what may be claimed, what is missing."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from report_runs import BANK, RANDOM, SCRATCH, SELFFER, by_arm, experiment, finish, row, rows, write_run
+
+from masterkey.benchmarks.config import BenchmarkError
+from masterkey.benchmarks.report.section import make_section, plain_text
+from masterkey.benchmarks.report.student import summarize, t_quantile
+from masterkey.benchmarks.report.words import judge
+from masterkey.benchmarks.store import ResultStore
+
+PLACE = ("convnext_atto", "pets")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ResultStore(tmp_path / "results")
+
+
+def three_seeds(store, arms=(SCRATCH, RANDOM, BANK), **accuracies):
+    """Three seeds whose levels differ by far more than the arms do, so that only pairing finds the differences."""
+    what = experiment(list(arms), seeds=[0, 1, 2])
+    given = {"scratch": [10.0, 20.0, 30.0], "random": [9.0, 20.0, 28.0], "bank": [17.0, 28.0, 39.0], **accuracies}
+    finish(what, store, by_arm(given))
+    return make_section(what, store, None)
+
+
+@pytest.mark.parametrize(
+    ("probability", "freedom", "quantile"),  # from the usual tables
+    [
+        *[(0.975, 1, 12.706), (0.975, 2, 4.303), (0.975, 3, 3.182), (0.975, 4, 2.776), (0.975, 30, 2.042)],
+        *[(0.95, 5, 2.015), (0.995, 2, 9.925), (0.995, 7, 3.499), (0.9995, 1, 636.619), (0.975, 1000, 1.962)],
+    ],
+)
+def test_quantiles_of_student_are_those_of_the_tables(probability, freedom, quantile):
+    assert t_quantile(probability, freedom) == pytest.approx(quantile, abs=5e-4)
+
+
+def test_interval_of_a_mean():
+    sample = summarize([7.0, 8.0, 9.0])
+    half = 4.302653 / math.sqrt(3)
+    assert (sample.n, sample.mean, sample.deviation, sample.sign) == (3, 8.0, 1.0, 1)
+    assert (sample.low, sample.high) == (pytest.approx(8 - half, abs=1e-5), pytest.approx(8 + half, abs=1e-5))
+    assert summarize([5.0]).low is None and summarize([5.0]).sign is None and summarize([]).mean is None
+
+
+def test_marker_and_interval_are_different_tests():
+    # mean 1, sd 1, n 3: 2 sd / sqrt(n) = 1.15; scaled to mean 1.5 it is beyond, but the t interval holds zero
+    assert summarize([0.0, 1.0, 2.0]).beyond_two_errors is False
+    assert summarize([0.5, 1.5, 2.5]).beyond_two_errors is True
+    assert summarize([0.5, 1.5, 2.5]).sign == 0
+    assert summarize([1.0]).beyond_two_errors is None
+
+
+def test_means_and_deviations(store):
+    section = three_seeds(store)
+    scratch = row(section, "arms", arm="scratch")
+    assert (scratch["top1"], scratch["deviation"], scratch["seeds"], scratch["missing"]) == (20.0, 10.0, 3, None)
+    assert (scratch["lr"], scratch["lrs_tried"]) == (1e-3, 1)
+
+
+def test_differences_are_paired_by_seed(store):
+    section = three_seeds(store)
+    bank = row(section, "differences", arm="bank", control="scratch")
+    assert (bank["difference"], bank["deviation"], bank["pairs"]) == (8.0, 1.0, 3)
+    assert bank["low"] == pytest.approx(5.515862, abs=1e-5) and bank["high"] == pytest.approx(10.484138, abs=1e-5)
+    assert (bank["reading"], bank["beyond_two_errors"]) == ("above", True)
+    random = row(section, "differences", arm="random", control="scratch")
+    assert (random["difference"], random["reading"]) == (-1.0, "open")
+    # nothing is compared with itself
+    assert len(rows(section, "differences")) == 4
+
+
+def test_a_named_control_is_a_control(store):
+    what = experiment([SCRATCH, RANDOM, {"name": "noise", "bank": "shuffled-pixels"}, BANK], controls=["noise"])
+    finish(what, store, by_arm({"scratch": [10, 11], "random": [9, 10], "noise": [15, 20.9], "bank": [20, 21]}))
+    section = make_section(what, store, None)
+    assert {r["control"] for r in rows(section, "differences")} == {"scratch", "random", "noise"}
+    verdict = judge(section.results, *PLACE)
+    assert (verdict.best, verdict.outcome, set(verdict.over)) == ("bank", "open", {"scratch", "random", "noise"})
+
+
+def test_what_is_missing_is_said_and_not_imputed(store):
+    section = three_seeds(store, bank=[17.0, 28.0])
+    bank = row(section, "arms", arm="bank")
+    assert (bank["top1"], bank["seeds"], bank["missing"]) == (22.5, 2, "seed 2: not run")
+    against = row(section, "differences", arm="bank", control="random")
+    assert (against["difference"], against["pairs"]) == (8.0, 2)
+    (missing,) = [r for r in rows(section, "runs") if r["status"] != "done"]
+    assert (missing["arm"], missing["seed"], missing["top1"]) == ("bank", 2, None)
+
+
+def test_pairs_are_the_seeds_that_both_have(store):
+    section = three_seeds(store, bank=[None, 28.0, 39.0], random=[9.0, 20.0])
+    against = row(section, "differences", arm="bank", control="random")
+    assert (against["difference"], against["pairs"], against["deviation"]) == (8.0, 1, None)
+
+
+def test_an_arm_that_lacks_seeds_gains_nothing(store):
+    """However good it is: the seed may lack because of what it would have shown."""
+    better = {"name": "better", "bank": "gaussian-covariance"}
+    section = three_seeds(store, (SCRATCH, RANDOM, BANK, better), better=[30.0, 40.0])
+    verdict = judge(section.results, *PLACE)
+    assert (verdict.outcome, verdict.best, verdict.gains) == ("gain", "bank", ("bank",))
+    assert verdict.undecided == ("better",)
+
+
+def test_a_failed_run_says_how_it_failed(store):
+    what = experiment([SCRATCH, RANDOM, BANK])
+    finish(what, store, by_arm({"scratch": [10, 11], "random": [9, 10], "bank": [12]}))
+    (run,) = [run for run in what.plan(store) if store.read(run.config.id) is None]
+    store.write_failure(run.config, RuntimeError("the loss is not finite"))
+    section = make_section(what, store, None)
+    assert row(section, "arms", arm="bank")["missing"] == "seed 1: failed: RuntimeError: the loss is not finite"
+
+
+def test_an_arm_without_any_run(store):
+    section = three_seeds(store, bank=[])
+    assert row(section, "arms", arm="bank")["top1"] is None
+    assert row(section, "differences", arm="bank", control="scratch")["reading"] == "missing"
+    assert row(section, "cost", arm="bank")["seconds_per_run"] is None
+    assert "no arm with a bank" in judge(section.results, *PLACE).refusal
+
+
+def test_a_gain_is_claimed_over_every_control(store):
+    section = three_seeds(store)
+    verdict = judge(section.results, *PLACE)
+    assert (verdict.outcome, verdict.best, verdict.gains, verdict.accuracy) == ("gain", "bank", ("bank",), 28.0)
+    said = [plain_text(sentence) for sentence in section.sentences]
+    assert said == [
+        "pets, convnext_atto: bank reaches 28.0 %, +8.0 points against scratch [+5.5, +10.5], "
+        "+9.0 points against random [+4.7, +13.3]: a gain over every control."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bank", "outcome"), [([10.0, 21.0, 31.0], "open"), ([5.0, 15.0, 25.0], "loss"), ([17.0, 28.0, 39.0], "gain")]
+)
+def test_outcomes(store, bank, outcome):
+    assert judge(three_seeds(store, bank=bank).results, *PLACE).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("arms", "accuracies", "reason"),
+    [
+        ((SCRATCH, BANK), {}, "the control random is no arm"),
+        ((RANDOM, BANK), {}, "the control scratch is no arm"),
+        ((SCRATCH, RANDOM, BANK), {"random": [9.0]}, "random lacks 2 of its seeds"),
+        ((SCRATCH, RANDOM, BANK), {"bank": [17.0, 28.0]}, "bank lacks 1 of its seeds"),
+        ((SCRATCH, RANDOM, BANK), {"random": []}, "random lacks 3 of its seeds"),
+    ],
+)
+def test_no_claim_without_the_controls(store, arms, accuracies, reason):
+    section = three_seeds(store, arms, **accuracies)
+    verdict = judge(section.results, *PLACE)
+    assert verdict.outcome == "no claim" and reason in verdict.refusal and verdict.gains == ()
+    assert "a gain" not in " ".join(map(plain_text, section.sentences))
+
+
+def test_no_claim_of_one_seed(store):
+    what = experiment([SCRATCH, RANDOM, BANK], seeds=[0])
+    finish(what, store, by_arm({"scratch": [10.0], "random": [9.0], "bank": [90.0]}))
+    section = make_section(what, store, None)
+    assert "one seed" in judge(section.results, *PLACE).refusal
+    assert row(section, "differences", arm="bank", control="scratch")["reading"] == "no interval"
+
+
+def test_no_claim_where_arms_tried_different_numbers_of_rates(store):
+    results = three_seeds(store).results
+    key = (*PLACE, "bank")
+    uneven = replace(results, cells={**results.cells, key: replace(results.cells[key], lrs_tried=2)})
+    assert judge(results, *PLACE).refusal is None
+    assert "same number of learning rates" in judge(uneven, *PLACE).refusal
+
+
+def test_the_chosen_rate_is_the_arms_own(store):
+    """Scratch does best at the second rate, while selffer's source is trained at the first."""
+    what = experiment([SCRATCH, SELFFER], lrs=[1e-3, 2e-3])
+
+    def accuracy(run):
+        base = 30.0 if run.arm == "selffer" else 10.0 + 1000 * run.config.train.lr
+        return base + run.config.seed + (50.0 if run.stage == "tune" else 0.0)
+
+    finish(what, store, accuracy)
+    section = make_section(what, store, None)
+    scratch, selffer = row(section, "arms", arm="scratch"), row(section, "arms", arm="selffer")
+    assert (scratch["lr"], scratch["lrs_tried"], scratch["top1"]) == (2e-3, 2, 12.5)
+    assert (selffer["lr"], selffer["lrs_tried"], selffer["top1"]) == (1e-3, 2, 30.5)
+
+
+def test_waits_for_its_learning_rate(store):
+    what = experiment([SCRATCH, RANDOM], lrs=[1e-3, 2e-3])
+    finish(what, store, lambda run: None if run.arm == "random" and run.config.train.lr == 2e-3 else 10.0)
+    section = make_section(what, store, None)
+    random = row(section, "arms", arm="random")
+    assert random["lr"] is None and "seed 0: waits for its learning rate, 1 of 2 tried" in random["missing"]
+    assert [r["id"] for r in rows(section, "runs", arm="random", stage="final")] == [None, None]
+
+
+def test_runs_that_chose_the_rate_may_be_final_too(store):
+    what = experiment([SCRATCH, RANDOM], lrs=[1e-3, 2e-3], evaluate="validation")
+    finish(what, store, lambda run: 11.0 + run.config.seed - 1000 * run.config.train.lr)
+    section = make_section(what, store, None)
+    assert [(r["seeds"], r["lr"], r["top1"]) for r in rows(section, "arms")] == [(2, 1e-3, 10.5), (2, 1e-3, 10.5)]
+    assert "validation part, over seeds" in section.tables["arms"].note
+
+
+def test_cost_and_the_way_to_scratch(store):
+    what = experiment([SCRATCH, RANDOM, SELFFER], seeds=[0, 1, 2])
+    finish(what, store, by_arm({"scratch": [20.0] * 3, "random": [18.0] * 3, "selffer": [40.0] * 3}), seconds=2.0)
+    section = make_section(what, store, None)
+    scratch, random, selffer = (row(section, "cost", arm=arm) for arm in ("scratch", "random", "selffer"))
+    assert (scratch["seconds_per_epoch"], scratch["seconds_per_run"], scratch["peak_memory_mb"]) == (2.0, 13.0, 300.0)
+    assert (scratch["epochs_to_scratch"], scratch["seconds_to_scratch"]) == (4, 8.0)
+    assert (random["epochs_to_scratch"], random["seconds_to_scratch"]) == (None, None)
+    # 10, 20, 30, 40: at 20 after two epochs; and its source was trained before
+    assert (selffer["epochs_to_scratch"], selffer["seconds_to_scratch"]) == (2, 4.0)
+    assert (selffer["source_seconds"], scratch["source_seconds"]) == (13.0, 0)
+
+
+def test_curves_are_means_by_epoch(store):
+    section = three_seeds(store)
+    curve = rows(section, "curves", arm="scratch")
+    assert [r["epoch"] for r in curve] == [1, 2, 3, 4]
+    assert [r["top1"] for r in curve] == [5.0, 10.0, 15.0, 20.0]
+    assert [r["deviation"] for r in curve] == [2.5, 5.0, 7.5, 10.0]
+
+
+def test_series_and_retention(store):
+    arms = [SCRATCH, {"name": "AnB", "bank": "scale-space-8", "vary": {"inject.layers": [1, 12]}}]
+    figures = by_arm({"scratch": [40.0, 50.0], "AnB/1": [41.0, 51.0], "AnB/12": [20.0, 40.0]})
+    what = experiment(arms, "curve")
+    finish(what, store, figures)
+    series = make_section(what, store, None).tables["series"].rows
+    assert [(r["series"], r["n"], r["top1"]) for r in series] == [
+        ("scratch", None, 45.0),
+        ("AnB", 1.0, 46.0),
+        ("AnB", 12.0, 30.0),
+    ]
+    bars = make_section(replace(what, layout="bars"), store, None)
+    assert row(bars, "retention", arm="AnB/12")["retention"] == 65.0  # 20 / 40 and 40 / 50
+
+
+def test_an_experiment_of_scratch_alone_is_described(store):
+    what = experiment([SCRATCH])
+    finish(what, store, by_arm({"scratch": [36.0, 36.6]}))
+    section = make_section(what, store, None)
+    assert section.verdicts == ()
+    assert plain_text(section.sentences[0]) == "pets, convnext_atto: scratch reaches 36.3 %, mean of 2 seeds."
+
+
+def test_refusals(store):
+    what = experiment([SCRATCH, RANDOM])
+    with pytest.raises(BenchmarkError, match=r"no run of tiny at size small is finished .* masterkey bench run tiny"):
+        make_section(what, store, None)
+    with pytest.raises(BenchmarkError, match="layout 'pie'; known: arms, matrix"):
+        make_section(replace(what, layout="pie"), store, None)
+    with pytest.raises(BenchmarkError, match="two arms named scratch"):
+        make_section(experiment([SCRATCH, SCRATCH]), store, None)
+    with pytest.raises(BenchmarkError, match="controls name noise, which is no arm"):
+        make_section(experiment([SCRATCH], controls=["noise"]), store, None)
+
+
+def test_a_result_of_another_version_is_refused(store):
+    what = experiment([SCRATCH])
+    (run, _) = what.plan(store)
+    write_run(run, store, 10.0, 1.0)
+    path = store.run_path(run.config.id)
+    path.write_text(path.read_text().replace('"version":1', '"version":99'))
+    with pytest.raises(BenchmarkError, match="version 99"):
+        make_section(what, store, None)
