@@ -10,6 +10,7 @@ import typer
 from masterkey.errors import MasterkeyError
 
 from .bank import extract, info, list_, plot, verify
+from .bench import app as bench
 from .model import init, inspect
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command("list")(list_)
 for command in (info, verify, plot, extract, inspect, init):
     app.command()(command)
+app.add_typer(bench, name="bench")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,80 @@
+"""The first batch that a run would learn from, without the network and without decoding a whole data set."""
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .augment import augment, draw_mixing
+from .config import DataConfig, RunConfig
+from .data.catalogue import HubSet, resolve
+from .data.decode import decode
+from .data.hub import find_source
+from .data.source import roles
+from .data.splits import limit
+from .data.views import classes_in_view, view_list
+
+_UNKNOWN_CLASSES = 10  # of a repository that the catalogue does not describe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as the network sees it (B, 3, pixels, pixels); ``note`` says what stands in for its pictures."""
+
+    images: Tensor
+    classes: int
+    note: str | None
+
+
+def first_batch(config: RunConfig) -> Batch:
+    """Make the first batch; of a data set on the Hub, with random pictures.
+
+    Raises:
+        BenchmarkError: an unknown data set, or a folder that cannot be read as one.
+    """
+    data, recipe = config.data, config.train
+    images, classes, note = _pictures(data, recipe.batch_size)
+    numbers = torch.arange(len(images))
+    batch = augment(torch.from_numpy(images), numbers, recipe, data.pixels, seed=config.seed, epoch=0)
+    mixing = draw_mixing(recipe, data.pixels, seed=config.seed, epoch=0, batch=0)
+    return Batch(batch if mixing is None else mixing.images(batch), classes, note)
+
+
+def _pictures(config: DataConfig, batch_size: int) -> tuple[np.ndarray, int, str | None]:
+    """Return uint8 (B, s, s, 3), the number of classes, and what stands in."""
+    size = round(config.pixels / config.crop_pct)
+    where = resolve(config.name)
+    if not isinstance(where, HubSet):
+        with _encoded(config, batch_size) as (encoded, classes):
+            return np.stack([decode(data, size) for data in encoded]), classes, None
+    classes, pictures = (where.size[0], where.size[1]) if where.size else (_UNKNOWN_CLASSES, batch_size)
+    if config.view and classes == len(view_list()):
+        classes = sum(view == config.view for view, _, _ in view_list().values())
+    count = _batch_length(min(pictures, classes * (config.per_class or pictures)), batch_size)
+    images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return images, classes, f"random pictures: {where.repo} is on the Hub, not here"
+
+
+@contextmanager
+def _encoded(config: DataConfig, batch_size: int) -> Iterator[tuple[list[bytes], int]]:
+    """Give the first pictures that would be learnt from, still encoded, and the number of classes."""
+    source = find_source(config.name)
+    with tempfile.TemporaryDirectory() as scratch, source.open(Path(scratch)) as opened:
+        pictures = opened.splits[roles(source, opened.splits).train]
+        kept = classes_in_view(opened.classes, config.view) if config.view else list(range(len(opened.classes)))
+        rows = np.flatnonzero(np.isin(pictures.labels, kept))
+        if config.per_class:
+            rows = rows[limit(pictures.labels[rows], config.per_class, config.split_seed)]
+        first = rows[: _batch_length(len(rows), batch_size)]
+        yield [pictures.read(int(row)) for row in first], len(kept)
+
+
+def _batch_length(pictures: int, batch_size: int) -> int:
+    """Return how long the first of an epoch's batches is: they are of like size, and none is larger."""
+    return math.ceil(pictures / math.ceil(pictures / batch_size))

@@ -1,0 +1,184 @@
+"""Who does the runs of a sweep on a Ray cluster: one task a run. Only the process that started the sweep writes."""
+
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from masterkey.atomic import write_atomically
+from masterkey.metadata import canonical_json
+
+from .claim import claim, settled
+from .config import BenchmarkError, RunConfig
+from .data.catalogue import DATA_VARIABLE
+from .data.store import CACHE_VARIABLE
+from .experiment import Planned
+from .runs import Finished, compute_run, record_run
+from .store import WEIGHTS_NAME, ResultStore
+from .workers import Report, Setup, record_failure
+
+try:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+except ImportError as missing:
+    raise BenchmarkError("a sweep on a Ray cluster needs the extra ray: pip install 'masterkey[ray]'") from missing
+
+# tasks that wait in Ray's queue hold their runs, and a file each; a cluster of this many CPUs is kept busy
+_AT_ONCE = 200
+# a run that takes its node or its worker down with it must not do so forever
+_MAX_LOSSES = 5
+
+
+@dataclass
+class _Task:
+    """A run that is out; ``held`` keeps its claim, so that no other sweep does it meanwhile."""
+
+    run: Planned
+    held: ExitStack
+    losses: int = 0
+
+
+class RayWorkers:
+    """Does runs as tasks on a cluster, each with ``threads`` CPUs and ``gpus`` of a GPU.
+
+    masterkey and the data sets must be on every node: ``$MASTERKEY_DATA`` and ``$MASTERKEY_CACHE`` are handed on.
+    Weights that a run takes travel through Ray's object store. A run whose node is lost is started again elsewhere,
+    from the beginning; one whose worker died goes on from its checkpoint if it lands on the same node again.
+    """
+
+    def __init__(self, setup: Setup, address: str) -> None:
+        """Connect to the cluster.
+
+        Raises:
+            BenchmarkError: there is none at ``address``.
+        """
+        self._setup = setup
+        folders = {name: os.environ[name] for name in (DATA_VARIABLE, CACHE_VARIABLE) if os.environ.get(name)}
+        if DATA_VARIABLE not in folders:
+            folders[DATA_VARIABLE] = "../shared/data"  # the tasks' working directory is not ours
+        here = {name: str(Path(folder).expanduser().absolute()) for name, folder in folders.items()}
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            try:
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": here})
+            except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+                reason = " ".join(str(error).split())
+                raise BenchmarkError(f"no Ray cluster can be reached at {address!r:.100}: {reason:.300}") from error
+        self._remote = ray.remote(num_cpus=setup.threads, num_gpus=setup.gpus, max_retries=0)(_compute)
+        place = f"{platform.node()}:{setup.store.root.absolute()}"
+        self._sweep = hashlib.sha256(place.encode()).hexdigest()[:12]
+        self._tasks: dict[Any, _Task] = {}
+        self._weights: dict[str, Any] = {}
+        self._reports: list[Report] = []
+
+    def has_room(self) -> bool:
+        """Whether more tasks can wait in Ray's queue; how many run at once is the cluster's matter."""
+        return len(self._tasks) < _AT_ONCE
+
+    def start(self, run: Planned) -> None:
+        """Claim the run and hand it to the cluster."""
+        config, store = run.config, self._setup.store
+        held = ExitStack()
+        if held.enter_context(claim(store, config.id)) and not settled(store, config, self._setup.retry_before):
+            self._submit(_Task(run, held))
+        else:
+            held.close()
+            self._reports.append(Report(config.id, "busy"))
+
+    def wait(self, seconds: float) -> list[Report]:
+        """Record what has come back, and start again what was lost."""
+        reports, self._reports = self._reports, []
+        if self._tasks:
+            timeout = 0.0 if reports else seconds
+            ended, _ = ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0.0)
+            if not ended:
+                ended, _ = ray.wait(list(self._tasks), timeout=timeout)
+            reports += [self._collect(reference) for reference in ended]
+        return reports
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take back what is out, and leave the cluster."""
+        for reference, task in self._tasks.items():
+            ray.cancel(reference, force=True)
+            task.held.close()
+        self._tasks.clear()
+        if self._connected:
+            ray.shutdown()
+
+    def _submit(self, task: _Task) -> None:
+        sources = [source.config.id for source in task.run.needs]
+        results = [self._setup.store.run_path(source).read_bytes() for source in sources]
+        weights = [self._put(source) for source in sources]
+        checkpoint = f"{self._sweep}-{task.run.config.id}.pt"
+        setup = (self._setup.device, self._setup.threads)
+        self._tasks[self._remote.remote(task.run.config, setup, checkpoint, sources, results, *weights)] = task
+
+    def _put(self, source: str) -> Any:
+        """Put a run's weights into the object store, once for all who take them."""
+        if source not in self._weights:
+            self._weights[source] = ray.put((self._setup.store.kept_path(source) / WEIGHTS_NAME).read_bytes())
+        return self._weights[source]
+
+    def _collect(self, reference: Any) -> Report:
+        task = self._tasks.pop(reference)
+        config = task.run.config
+        outcome: Finished | Exception
+        try:
+            outcome = ray.get(reference)
+        except RayTaskError as error:
+            outcome = error.cause
+        except RayError as error:
+            outcome = error
+        if isinstance(outcome, RayError) and task.losses < _MAX_LOSSES:
+            task.losses += 1
+            self._submit(task)
+            return Report(config.id, "lost", _one_line(outcome))
+        with task.held:
+            if isinstance(outcome, Finished):
+                record_run(config, outcome, self._setup.store)
+                return Report(config.id, "done")
+            if isinstance(outcome, RayError):
+                outcome = BenchmarkError(
+                    f"its worker or node was lost {task.losses + 1} times, the last time by {_one_line(outcome)}"
+                )
+            return record_failure(config, self._setup.store, outcome)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+
+
+def _compute(
+    config: RunConfig,
+    setup: tuple[str, int],
+    checkpoint: str,
+    sources: list[str],
+    results: list[bytes],
+    *weights: bytes,
+) -> Finished:
+    """What a task does, on any node: it sees only what it is given, and writes only in the node's scratch folder."""
+    device, threads = setup
+    torch.set_num_threads(threads)
+    path = Path(tempfile.gettempdir()) / f"masterkey-ray-{os.getuid()}" / checkpoint
+    with tempfile.TemporaryDirectory() as folder:
+        store = ResultStore(Path(folder))
+        for source, result, state in zip(sources, results, weights, strict=True):
+            write_atomically(store.kept_path(source) / WEIGHTS_NAME, state)
+            write_atomically(store.run_path(source), result)
+        finished = compute_run(config, store, checkpoint=path, device=device)
+    canonical_json(finished.metrics)  # what cannot be recorded shall fail here
+    path.unlink(missing_ok=True)
+    return replace(finished, machine={**finished.machine, "ray_node": ray.get_runtime_context().get_node_id()})

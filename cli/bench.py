@@ -1,0 +1,175 @@
+"""Commands on experiments: bench list, run, show."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .bench_report import report
+from .output import Json, print_facts, print_json, print_table, tell
+
+if TYPE_CHECKING:
+    from masterkey.benchmarks.experiment import Experiment
+    from masterkey.benchmarks.store import ResultStore
+
+app = typer.Typer(help="Experiments: what a bank is worth, against every control.", no_args_is_help=True)
+
+Results = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given."),
+]
+
+
+@app.command("list")
+def list_(results: Results = None, json: Json = False) -> None:
+    """List the experiments and how much of each is done.
+
+    Example: masterkey bench list
+    """
+    from masterkey.benchmarks.overview import list_experiments
+
+    rows = list_experiments(_store(results))
+    if json:
+        print_json([row.to_dict() for row in rows])
+    else:
+        sizes = list(rows[0].runs)
+        print_table(
+            ["experiment", *sizes, "title"],
+            [[row.name, *(f"{row.runs[s].finished}/{row.runs[s].total}" for s in sizes), row.title] for row in rows],
+        )
+
+
+@app.command("run")
+def run(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name, as in bench list.")],
+    size: Annotated[Literal["smoke", "small", "paper"], typer.Option(help="Seconds, hours, or as in the paper.")],
+    results: Results = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Only this arm. May be repeated.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads of every run; they decide the last bits of its figures.")
+    ] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Do it on this Ray cluster (auto, HOST:PORT, ray://…).")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(min=0.0, help="Share of a GPU for a run on Ray; 1 if --device is one.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed earlier.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Build models, plans and first batches; train none.")] = False,
+    json: Json = False,
+) -> None:
+    """Do what is missing of an experiment.
+
+    The same command goes on where it was stopped, whatever stopped it. Exit code 1 if a run failed.
+
+    Examples:
+
+    masterkey bench run arms --size smoke
+
+    masterkey bench run arms --size paper --dry-run
+    """
+    from masterkey.benchmarks.experiment import load_experiment
+
+    if ray is not None and jobs > 1:
+        raise typer.BadParameter("a Ray cluster takes as many runs as it has CPUs for; leave --jobs out")
+    if gpus is not None and ray is None:
+        raise typer.BadParameter("shares of a GPU are dealt out by Ray only", param_hint="--gpus")
+    loaded = load_experiment(experiment, size)
+    if dry:
+        _dry_run(loaded, _store(results), only or [], json)
+        return
+    from masterkey.benchmarks.progress import Display
+    from masterkey.benchmarks.sweep import run_sweep
+
+    with Display() as display:
+        summary = run_sweep(
+            loaded,
+            _store(results),
+            only=only or [],
+            jobs=jobs,
+            threads=threads,
+            device=device,
+            ray=ray,
+            gpus=gpus if gpus is not None else float(device != "cpu"),
+            retry_failed=retry_failed,
+            on_progress=display,
+        )
+    if json:
+        print_json(summary.to_dict())
+    tell(str(summary))
+    for run_id, message in summary.failed.items():
+        tell(f"failed {run_id}: {' '.join(message.split())}")
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+app.command("report")(report)
+
+
+@app.command("show")
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the beginning of it.")],
+    results: Results = None,
+    json: Json = False,
+) -> None:
+    """Show a run's facts and learning curve.
+
+    Example: masterkey bench show 3f2a
+    """
+    from masterkey.benchmarks.overview import askers, describe_run, find_run
+
+    store = _store(results)
+    result = find_run(store, run)
+    if json:
+        print_json(result)
+        return
+    metrics = result.get("metrics", result)
+    print_facts(describe_run(result, askers(store, metrics["id"])))
+    curve = metrics.get("curve", [])
+    if curve:
+        typer.echo()
+        columns = ["epoch", "lr", "train_loss", "loss", "top1"]
+        print_table(columns, [[_shown(epoch[column]) for column in columns] for epoch in curve])
+
+
+def _dry_run(experiment: "Experiment", store: "ResultStore", only: list[str], json: bool) -> None:
+    from masterkey.benchmarks.dry_run import dry_run
+
+    rows = dry_run(experiment, store, only=only, on_built=lambda row: tell(f"built {row.data} {row.model} {row.arm}"))
+    if json:
+        print_json([row.to_dict() for row in rows])
+    else:
+        print_table(
+            ["data", "model", "arm", "classes", "learning", "filled", "batch", "remarks"],
+            [
+                [
+                    row.data,
+                    row.model,
+                    row.arm,
+                    _shown(row.classes),
+                    _shown(row.learning),
+                    "" if row.filled is None else f"{row.filled} of {row.layers}",
+                    "x".join(map(str, row.batch or ())),
+                    "; ".join([*row.notes, *([f"REFUSED: {row.problem}"] if row.problem else [])]),
+                ]
+                for row in rows
+            ],
+        )
+    refused = sum(row.problem is not None for row in rows)
+    if refused:
+        tell(f"{refused} of {len(rows)} cannot be built")
+        raise typer.Exit(1)
+
+
+def _store(results: Path | None) -> "ResultStore":
+    from masterkey.benchmarks.store import ResultStore, default_store
+
+    return default_store() if results is None else ResultStore(results.expanduser())
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

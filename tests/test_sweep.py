@@ -1,0 +1,355 @@
+"""Sweeps: everything is done, nothing twice, whatever breaks off, fails, or is done elsewhere meanwhile."""
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing import active_children
+from pathlib import Path
+
+import pytest
+from sweep_files import make_pictures, tiny_experiment
+
+import masterkey
+from masterkey.benchmarks.claim import claim, is_claimed
+from masterkey.benchmarks.config import BenchmarkError
+from masterkey.benchmarks.kill_test import kill_sweeps, metrics_of
+from masterkey.benchmarks.progress import Display
+from masterkey.benchmarks.store import WEIGHTS_NAME, ResultStore
+from masterkey.benchmarks.sweep import expected_runs, run_sweep
+
+SCRIPT = Path(__file__).with_name("sweep_files.py")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    return make_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASTERKEY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def unbroken(pictures, tmp_path_factory) -> dict[str, str]:
+    """The metrics that an unbroken sweep gives; every other way of sweeping must give the same bytes."""
+    store = ResultStore(tmp_path_factory.mktemp("unbroken"))
+    run_sweep(tiny_experiment(pictures), store)
+    return metrics_of(store)
+
+
+@pytest.fixture
+def store(tmp_path) -> ResultStore:
+    return ResultStore(tmp_path / "results")
+
+
+def single(pictures, *arms, **over):
+    """An experiment without tuning and with one seed."""
+    return tiny_experiment(pictures, seeds=[0], lrs=[1e-3], arms=list(arms), **over)
+
+
+def start_sweep(pictures, root, *options, **process) -> subprocess.Popen:
+    """The real command in a process of its own."""
+    command = [sys.executable, SCRIPT, pictures, "bench", "run", "tiny", "--size", "smoke", "--results", root, *options]
+    return subprocess.Popen(map(str, command), stderr=subprocess.PIPE, text=True, **process)
+
+
+def files(root: Path) -> dict[str, tuple[int, bytes]]:
+    """Inode and bytes of every file below a folder: equal if nothing was written."""
+    found = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): (path.stat().st_ino, path.read_bytes()) for path in found}
+
+
+def test_everything_is_done_once(pictures, store, unbroken):
+    experiment = tiny_experiment(pictures)
+    moments = []
+    summary = run_sweep(experiment, store, jobs=2, on_progress=moments.append)
+    planned = {run.config.id: run for run in experiment.plan(store)}
+    assert set(summary.done) == set(planned) == set(store.run_ids())
+    assert len(summary.done) == len(planned)
+    assert {run.stage for run in planned.values()} == {"tune", "final"}
+    assert metrics_of(store) == unbroken  # two at once, one after the other before: the same bytes
+    assert moments[-1].settled == moments[-1].total == len(planned)
+    epochs = [moment.fraction for moment in moments if moment.state == "running"]
+    assert sorted(set(epochs)) == [0.5, 1.0]
+    assert len(epochs) == 2 * len(planned)
+
+    before = files(store.root)
+    again = run_sweep(experiment, store)
+    assert set(again.already_there) == set(planned)
+    assert (again.done, again.failed, again.blocked) == ([], {}, [])
+    assert files(store.root) == before
+
+
+def test_threads_are_of_a_run_and_do_not_depend_on_jobs(pictures, store):
+    run_sweep(single(pictures, {"name": "scratch"}), store, jobs=3, threads=2)
+    (run_id,) = store.run_ids()
+    assert store.read(run_id)["machine"]["threads"] == 2
+
+
+def test_a_sweep_that_is_killed_goes_on(pictures, tmp_path, unbroken):
+    seed = random.SystemRandom().randrange(2**32)
+    print("seed", seed)
+
+    def command(root: Path) -> list[str]:
+        sweep = ["bench", "run", "tiny", "--size", "smoke", "--results", str(root), "--jobs", "2"]
+        return [sys.executable, str(SCRIPT), str(pictures), *sweep]
+
+    start = time.monotonic()
+    subprocess.run(command(tmp_path / "timed"), check=True, capture_output=True)
+    seconds = time.monotonic() - start
+    outcome = kill_sweeps(command, unbroken, tmp_path, kills=6, seed=seed, seconds=seconds)
+    assert outcome.kills == 6
+    assert outcome.completed >= 1
+
+
+def test_weights_that_are_missing_are_made_again_when_they_are_needed(pictures, store):
+    experiment = single(pictures, {"name": "scratch"}, {"name": "selffer", "bank": "selffer"})
+    run_sweep(experiment, store)
+    source, taker = (run.config.id for run in experiment.plan(store))
+    weights = store.kept_path(source) / WEIGHTS_NAME
+    recorded, metrics, made = store.run_path(source).read_bytes(), metrics_of(store), weights.read_bytes()
+
+    weights.unlink()
+    assert run_sweep(experiment, store).done == []  # nobody needs them
+    store.run_path(taker).unlink()
+    summary = run_sweep(experiment, store)
+    assert (summary.done, summary.already_there) == ([source, taker], [])
+    assert store.run_path(source).read_bytes() == recorded
+    assert weights.read_bytes() == made
+    assert metrics_of(store) == metrics
+
+
+def test_a_failure_is_recorded_and_not_tried_again_unless_asked(pictures, store, tmp_path):
+    late = tmp_path / "late-bank"
+    experiment = single(pictures, {"name": "late", "bank": str(late)}, {"name": "scratch"})
+    failing, good = (run.config.id for run in experiment.plan(store))
+
+    summary = run_sweep(experiment, store)
+    assert summary.done == [good]  # the others go on
+    assert list(summary.failed) == [failing]
+    assert "UnknownNameError" in summary.failed[failing]
+    assert str(late) in summary.failed[failing]
+    failure = store.read_failure(failing)
+    assert failure["error"] == "UnknownNameError"
+    assert failure["config"]["arm"]["bank"] == str(late)
+    assert "load_bank" in failure["traceback"]
+
+    before = files(store.root)
+    summary = run_sweep(experiment, store)
+    assert (summary.done, list(summary.failed)) == ([], [failing])
+    assert files(store.root) == before
+
+    summary = run_sweep(experiment, store, retry_failed=True)
+    assert list(summary.failed) == [failing]
+    failed = str(store.failed_path(failing).relative_to(store.root))
+    assert files(store.root)[failed][0] != before[failed][0]  # tried, once, and recorded anew
+
+    masterkey.Bank.from_model("test_convnext", pretrained=False).save_pretrained(late)
+    summary = run_sweep(experiment, store, retry_failed=True)
+    assert (summary.done, summary.failed) == ([failing], {})
+    assert not store.failed_path(failing).exists()
+
+
+def test_what_depends_on_a_failure_is_said_to_be_not_runnable(pictures, store):
+    experiment = single(
+        pictures,
+        {"name": "taker", "bank": "scratch:gone"},
+        {"name": "random", "bank": "random"},
+        data={"tiny": {"name": str(pictures), "pixels": 32}, "gone": {"name": "./no-such-folder", "pixels": 32}},
+    )
+    source, taker, good = (run.config.id for run in experiment.plan(store))
+    summary = run_sweep(experiment, store)
+    assert (summary.done, list(summary.failed), summary.blocked) == ([good], [source], [taker])
+    assert "1 not runnable" in str(summary)
+
+
+def test_a_failure_in_tuning_leaves_the_final_runs_out(pictures, store):
+    experiment = tiny_experiment(pictures, arms=[{"name": "gone", "bank": "no-such-bank"}])
+    summary = run_sweep(experiment, store, jobs=2)
+    assert (summary.done, len(summary.failed), len(summary.blocked)) == ([], 2, 2)
+
+
+def test_a_process_that_is_killed_is_a_failure_of_its_run_alone(pictures, store):
+    experiment = single(
+        pictures,
+        {"name": "long", "train": {"epochs": 10_000}},
+        {"name": "random", "bank": "random"},
+    )
+    long, good = (run.config.id for run in experiment.plan(store))
+
+    def kill(moment):
+        if moment.run.config.id == long and moment.state == "running":
+            (process,) = (child for child in active_children() if child.name == long)
+            os.kill(process.pid, signal.SIGKILL)
+
+    summary = run_sweep(experiment, store, on_progress=kill)
+    assert summary.done == [good]
+    assert "SIGKILL" in summary.failed[long]
+    assert "memory" in store.read_failure(long)["message"]
+
+
+def test_two_sweeps_at_once_share_the_work(pictures, store, unbroken):
+    summaries = []
+
+    def sweep():
+        summaries.append(run_sweep(tiny_experiment(pictures), store, jobs=2))
+
+    threads = [threading.Thread(target=sweep) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first, second = summaries
+    assert sorted(first.done + second.done) == sorted(unbroken)  # each run by one of them
+    assert set(first.done) | set(first.already_there) == set(second.done) | set(second.already_there) == set(unbroken)
+    assert metrics_of(store) == unbroken
+
+
+def test_a_run_that_is_held_elsewhere_is_waited_for(pictures, store):
+    experiment = single(pictures, {"name": "scratch"}, {"name": "random", "bank": "random"})
+    held, other = (run.config.id for run in experiment.plan(store))
+    done, summaries = threading.Event(), []
+
+    def sweep():
+        summaries.append(run_sweep(experiment, store, on_progress=lambda moment: done.set()))
+
+    with claim(store, held) as mine:
+        assert mine
+        assert is_claimed(store, held)
+        thread = threading.Thread(target=sweep)
+        thread.start()
+        assert done.wait(60)
+        thread.join(2.5)
+        assert thread.is_alive()  # the other run is done, this one is waited for
+        assert not store.run_path(held).exists()
+    thread.join()
+    assert not is_claimed(store, held)
+    assert summaries[0].done == [other, held]
+
+
+def test_a_claim_removes_what_a_killed_process_left(store):
+    leftovers = [
+        store.root / "runs" / ".abc.json.1a2b3c4d.partial",
+        store.root / "failed" / ".abc.json.1a2b3c4d.partial",
+        store.root / "partial" / "abc.pt.partial",
+        store.kept_path("abc") / f".{WEIGHTS_NAME}.1a2b3c4d.partial",
+    ]
+    others = [store.root / "runs" / ".abd.json.1a2b3c4d.partial", store.root / "runs" / "abc.json"]
+    for path in (*leftovers, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    with claim(store, "abc") as mine, claim(store, "abc") as twice:
+        assert (mine, twice) == (True, False)
+    assert [path.exists() for path in leftovers] == [False] * 4
+    assert all(path.exists() for path in others)
+    assert not list((store.root / "partial").iterdir())  # the lock is gone too
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"version": 1, "metri', "cannot be read"),
+        (b'{"version": 99, "metrics": {}, "machine": {}}', "version 99"),
+        (b"[]", "version list"),
+        (b'{"version": 1, "metrics": {"id": "000000000000"}, "machine": {}}', "holds run 000000000000"),
+    ],
+)
+def test_a_result_that_cannot_be_used_is_refused_and_left_alone(pictures, store, content, message):
+    experiment = single(pictures, {"name": "scratch"}, {"name": "random", "bank": "random"})
+    run_id = experiment.plan(store)[0].config.id
+    store.run_path(run_id).parent.mkdir(parents=True)
+    store.run_path(run_id).write_bytes(content)
+    with pytest.raises(BenchmarkError, match=message):
+        run_sweep(experiment, store)
+    assert files(store.root).keys() == {f"runs/{run_id}.json"}
+    assert store.run_path(run_id).read_bytes() == content
+
+
+def test_a_full_disk_stops_the_sweep_and_it_goes_on_later(pictures, store, unbroken):
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.argv = sys.argv[1:];"
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    )
+    sweep = ["bench", "run", "tiny", "--size", "smoke", "--results", store.root, "--jobs", "2"]
+    command = [sys.executable, "-c", limited, SCRIPT, pictures, *sweep]
+    done = subprocess.run(map(str, command), capture_output=True, text=True)
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("masterkey: cannot write")
+    assert "File too large" in sentence
+    assert "goes on" in sentence
+    assert (store.run_ids(), store.failed_ids()) == ([], [])
+
+    assert set(run_sweep(tiny_experiment(pictures), store, jobs=2).done) == set(unbroken)
+    assert metrics_of(store) == unbroken
+
+
+def test_an_interrupt_stops_the_sweep_and_it_goes_on_later(pictures, store, unbroken):
+    process = start_sweep(pictures, store.root, "--jobs", 2, start_new_session=True)
+    first = process.stderr.readline()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the sweep and all its processes
+    _, rest = process.communicate(timeout=60)
+    assert first.startswith("[1/")
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    there = set(store.run_ids())
+    assert 0 < len(there) < len(unbroken)
+    assert not any(is_claimed(store, run_id) for run_id in unbroken)  # nothing is left running
+    summary = run_sweep(tiny_experiment(pictures), store, jobs=2)
+    assert set(summary.already_there) == there
+    assert metrics_of(store) == unbroken
+
+
+def test_some_arms_with_what_they_need(pictures, store):
+    experiment = tiny_experiment(pictures)
+    arms = {run.arm for run in expected_runs(experiment, store, ["selffer"])}
+    assert arms == {"selffer", "scratch"}
+    spread = {run.arm for run in expected_runs(experiment, store, ["random"])}
+    assert len(spread) == 2
+    assert all(arm.startswith("random/") for arm in spread)
+    assert len(expected_runs(experiment, store)) == 16
+    with pytest.raises(BenchmarkError, match="no arm 'selfer'; did you mean selffer"):
+        run_sweep(experiment, store, only=["selfer"])
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_line_for_each_run_and_a_bar_on_a_terminal(pictures, store):
+    experiment = single(pictures, {"name": "scratch"}, {"name": "gone", "bank": "no-such-bank"})
+    terminal, log = Terminal(), io.StringIO()
+    with Display(terminal) as bar, Display(log) as lines:
+
+        def show(moment):
+            bar(moment)
+            lines(moment)
+
+        run_sweep(experiment, store, on_progress=show)
+    first, second = log.getvalue().splitlines()
+    scratch, gone = (run.config.id for run in experiment.plan(store))
+    assert first.startswith(f"[1/2] {scratch} tiny convnext_atto scratch lr 0.001 seed 0 (final) done: top-1 ")
+    assert second.startswith(f"[2/2] {gone} tiny convnext_atto gone lr 0.001 seed 0 (final) failed: UnknownNameError")
+    assert "left" not in log.getvalue()
+    shown = terminal.getvalue()
+    assert "0.5 of 2 runs" in shown  # half of the first run's epochs
+    assert "2.0 of 2 runs" in shown
+    assert " left" in shown
+
+
+def test_results_are_whole_json_files(pictures, store, unbroken):
+    run_sweep(single(pictures, {"name": "scratch"}), store)
+    (run_id,) = store.run_ids()
+    raw = store.run_path(run_id).read_text()
+    assert raw.endswith("}\n")
+    assert json.loads(raw)["metrics"]["id"] == run_id
