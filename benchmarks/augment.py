@@ -1,6 +1,6 @@
 """Augmentation of whole batches on the device they live on: from stored pictures to what a network takes.
 
-One ``grid_sample`` does crop, resize and flip of a whole batch. On two CPU cores at 64 pixels and batch 64 that takes
+One ``grid_sample`` does crop, resize and flip of a whole batch. On one CPU core at 64 pixels and batch 64 that takes
 3 ms; two batched matrix products, which could average over pixels where a crop is larger than the output, take 14 ms,
 and a loop of crops 11 ms. Crops are at most 1 / crop_pct times the output, so there is next to nothing to average.
 

@@ -105,11 +105,10 @@ def train(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            smaller = (
-                f"try {config.batch_size // 2}" if config.batch_size > 1 else "use a smaller network or fewer pixels"
-            )
+            half = config.batch_size // 2
             raise BenchmarkError(
-                f"out of memory with batch_size {config.batch_size} at {data.pixels} pixels; {smaller}"
+                f"out of memory with batch_size {config.batch_size} at {data.pixels} pixels; "
+                + (f"try {half}" if half else "use a smaller network or fewer pixels")
             ) from error
 
 
