@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Protocol
 
+from .errors import PlanError
+
 LayerMask = int | str | Sequence[str]
 
 # A stage is what the names call one; a lone running number ("blocks.7.conv") is a block, not a stage.
@@ -36,6 +38,9 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
         layers: in forward order.
         mask: None (all), n (the first n), -n (the last n), a shell pattern over the whole name
             (``stages.0.*``), ``stage:2`` for a whole stage, or several of the last two.
+
+    Raises:
+        PlanError: a list of anything but patterns.
     """
     if mask is None:
         return [True] * len(layers)
@@ -43,6 +48,8 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
         chosen = range(len(layers))[:mask] if mask >= 0 else range(len(layers))[mask:]
         return [i in chosen for i in range(len(layers))]
     terms = [mask] if isinstance(mask, str) else list(mask)
+    if not all(isinstance(term, str) for term in terms):
+        raise PlanError(f"layers is a number, a pattern, or several patterns, not {mask!r}")
     return [any(_meant(layer, term) for term in terms) for layer in layers]
 
 

@@ -1,6 +1,9 @@
 import os
 from pathlib import Path
 
+# before torch is imported: the networks here are tiny, and pytest-xdist's workers already fill the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -305,3 +305,8 @@ def test_random_8_deals_out_eight_filters_of_each_kernel():
     assert len(threes.unique(dim=0)) == 8 and len(dealt[1].flatten(1).unique(dim=0)) == 8
     assert torch.equal(threes[:8], threes[8:16])
     assert set(threes[0].tolist()) <= set(targets[0].initial.flatten().tolist())
+
+
+def test_a_list_of_numbers_is_no_mask():
+    with pytest.raises(PlanError, match="several patterns"):
+        make_plan([Target("a", None, 0.0, torch.randn(8, 1, 3, 3))], Bank.from_pretrained("random"), layers=[0, 1])
