@@ -75,11 +75,11 @@ def expanded(path: str | Path) -> Path:
         UnknownNameError: a NUL in it, or a user that does not exist.
     """
     if "\0" in str(path):
-        raise UnknownNameError(f"{_shown(str(path))} is no path: it contains a NUL character")
+        raise UnknownNameError(f"{_shown(str(path), most=300)} is no path: it contains a NUL character")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise UnknownNameError(f"{_shown(str(path))} is no path: there is no such user here") from error
+        raise UnknownNameError(f"{_shown(str(path), most=300)} is no path: there is no such user here") from error
 
 
 def load_bank(name: str | Path) -> "Bank":
@@ -104,12 +104,12 @@ def _load_path(path: Path) -> "Bank":
 
     try:
         if not path.exists():
-            raise UnknownNameError(f"{_shown(str(path))} does not exist")
+            raise UnknownNameError(f"{_shown(str(path), most=300)} does not exist")
         file = path / WEIGHTS_NAME if path.is_dir() else path
         if not file.is_file():
             raise UnknownNameError(f"{path} holds no {WEIGHTS_NAME}, so it is no bank")
     except OSError as error:
-        raise UnknownNameError(f"{_shown(str(path))} cannot be opened: {error.strerror}") from error
+        raise UnknownNameError(f"{_shown(str(path), most=300)} cannot be opened: {error.strerror}") from error
     return Bank(*read(file))
 
 
@@ -129,5 +129,5 @@ def _is_path(text: str, folder: bool) -> bool:
         return False
 
 
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+def _shown(text: str, most: int = 80) -> str:
+    return repr(text if len(text) <= most else text[: most - 3] + "...")
