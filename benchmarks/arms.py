@@ -18,7 +18,10 @@ from .config import ArmConfig, BenchmarkError, RunConfig
 from .store import WEIGHTS_NAME, ResultStore
 from .weight_selection import select_weights
 
-_STEPS = ("select", "shuffled", "pixel_shuffled", "normalized", "resized", "repeated")
+_STEPS = (
+    *("select", "shuffled", "pixel_shuffled", "pruned", "sampled", "signed"),
+    *("normalized", "resized", "repeated"),
+)
 
 
 @dataclass(frozen=True)

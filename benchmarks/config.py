@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from masterkey.errors import MasterkeyError
 from masterkey.metadata import canonical_json
+from masterkey.rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
 
 
 class BenchmarkError(MasterkeyError):
@@ -38,6 +39,7 @@ class TrainConfig:
     """The recipe, by timm's option names; epochs and ``warmup_epochs`` are whole passes over train.
 
     ``freeze_epoch``: the bank's filters learn before this epoch and are frozen from it on.
+    ``val_interval``: epochs from one evaluation to the next; the last epoch is always evaluated.
     """
 
     epochs: int = 60
@@ -62,6 +64,7 @@ class TrainConfig:
     amp: bool = False
     channels_last: bool = False
     freeze_epoch: int | None = None
+    val_interval: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class ArmConfig:
 
     ``bank`` is None (scratch), a name or path for ``Bank.from_pretrained``, ``checkpoint:PATH``, ``run:ID`` (the
     filters that another run of the sweep ended with). ``steps``
-    are steps of the bank algebra, as ``[["shuffled", {"seed": 0}]]``. ``inject`` goes to ``masterkey.inject``.
+    are steps of the bank algebra, as ``[["shuffled", {"seed": 0}]]``. ``inject`` goes to ``masterkey.inject``;
+    ``run_config`` writes out the defaults there, so that a run keeps its meaning when they change.
     ``bias`` False freezes the depthwise biases too. ``initial`` takes all weights from elsewhere: ``pretrained`` from
     timm, ``weight-selection`` from the larger ``teacher`` (``run:ID`` or ``checkpoint:PATH``).
     """
@@ -124,6 +128,9 @@ def run_config(raw: Mapping[str, Any]) -> RunConfig:
     """
     parts = dict(raw)
     arm = dict(parts.pop("arm"))
+    if arm.get("bank") is not None:
+        rules = {"policy": DEFAULT_POLICY, "kernel": DEFAULT_KERNEL, "scale": DEFAULT_SCALE, "freeze": True}
+        arm["inject"] = {**rules, **arm.get("inject", {})}
     arm["steps"] = tuple((str(op), dict(arguments)) for op, arguments in arm.get("steps", ()))
     train = dict(parts.pop("train", {}))
     for key in ("scale", "ratio"):

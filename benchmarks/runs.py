@@ -85,6 +85,7 @@ def compute_run(
         "classes": len(data.classes),
         "train_pictures": len(data.train.labels),
         "evaluated_pictures": len(data.evaluate.labels),
+        "data_sha256": data.sha256,
         "bank_sha256": arm.bank_sha256,
         "injection": arm.injection,
         "curve": [epoch.to_dict() for epoch in outcome.curve],

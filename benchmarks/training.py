@@ -36,13 +36,13 @@ _STEPS_BETWEEN_LOOKS = 32
 @dataclass(frozen=True)
 class Epoch:
     """One epoch, counted from 0; ``top1`` in percent; ``train_loss`` on augmented pictures and soft targets, ``loss``
-    on the evaluated ones; ``lr`` that of the last step.
+    on the evaluated ones; both None where ``val_interval`` leaves the epoch out; ``lr`` that of the last step.
     """
 
     epoch: int
     train_loss: float
-    loss: float
-    top1: float
+    loss: float | None
+    top1: float | None
     lr: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def train(
     checkpoint_every: float = 120.0,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Outcome:
-    """Train ``model`` in place, evaluate it after every epoch, and leave it with the weights of the last figure.
+    """Train ``model`` in place, evaluate it now and then, and leave it with the weights of the last figure.
 
     An epoch is one pass over train in batches of like size, none larger than ``batch_size``. The same call gives the
     same curve bit for bit on a CPU with the same number of threads. With ``model_ema`` the average is evaluated (its
@@ -172,7 +172,9 @@ class _Run:
         if self.ema is not None:
             self.model.load_state_dict(self.ema.module.state_dict())
         steps = self.config.epochs * self.steps_per_epoch
-        return Outcome(tuple(self.curve), self.curve[-1].top1, steps, tuple(self.seconds[:-1]), peak_memory(device))
+        top1 = self.curve[-1].top1
+        assert top1 is not None  # the last epoch is evaluated
+        return Outcome(tuple(self.curve), top1, steps, tuple(self.seconds[:-1]), peak_memory(device))
 
     def _train_epoch(self) -> None:
         """Train from the present step to the end of the epoch."""
@@ -216,12 +218,15 @@ class _Run:
             self.ema.update(self.model, step=done + 1)
 
     def _finish_epoch(self) -> None:
-        """Evaluate, and go on to the next epoch's first step."""
+        """Evaluate if it is time to, and go on to the next epoch's first step."""
         sizes = torch.tensor([len(batch) for batch in self._batches()])
         train_loss = float((self.losses.double().cpu() * sizes).sum() / sizes.sum())
         lr = learning_rate(self.config, (self.epoch + 1) * self.steps_per_epoch - 1, self.steps_per_epoch)
-        network = self.model if self.ema is None else self.ema.module
-        loss, top1 = evaluate(network, self.held_out, self.held_out_labels, self.pixels, self.config, self.group)
+        loss = top1 = None
+        done = self.epoch + 1
+        if done % self.config.val_interval == 0 or done == self.config.epochs:
+            network = self.model if self.ema is None else self.ema.module
+            loss, top1 = evaluate(network, self.held_out, self.held_out_labels, self.pixels, self.config, self.group)
         self.curve.append(Epoch(self.epoch, train_loss, loss, top1, lr))
         self.epoch, self.step = self.epoch + 1, 0
         self.seconds.append(0.0)
@@ -288,6 +293,8 @@ def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
 def _check(config: TrainConfig, model: nn.Module, pictures: int, processes: int) -> None:
     if config.epochs < 1 or config.batch_size < 1:
         raise BenchmarkError(f"epochs is {config.epochs} and batch_size {config.batch_size}; both must be 1 or more")
+    if config.val_interval < 1:
+        raise BenchmarkError(f"val_interval is {config.val_interval}; it must be 1 or more")
     if config.freeze_epoch is not None:
         try:
             masterkey.verify(model)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from masterkey.rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
+
 from .options import KernelOption, LayersOption, PolicyOption, ScaleOption, SeedOption, inject_options
 from .output import Json, doing, print_json, print_table, tell
 
@@ -14,10 +16,10 @@ ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A timm mode
 def inspect(
     model: ModelArgument,
     bank: Annotated[str | None, typer.Option(help="Show what this bank would put where.")] = None,
-    policy: PolicyOption = "stack",
+    policy: PolicyOption = DEFAULT_POLICY,
     layers: LayersOption = None,
-    kernel: KernelOption = "crop",
-    scale: ScaleOption = "source",
+    kernel: KernelOption = DEFAULT_KERNEL,
+    scale: ScaleOption = DEFAULT_SCALE,
     seed: SeedOption = 0,
     json: Json = False,
 ) -> None:
@@ -81,10 +83,10 @@ def init(
     in_chans: Annotated[int | None, typer.Option(min=1, help="Channels of a picture; timm's if not given.")] = None,
     pretrained: Annotated[bool, typer.Option(help="Load timm's pretrained weights first.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Load this checkpoint first.")] = None,
-    policy: PolicyOption = "stack",
+    policy: PolicyOption = DEFAULT_POLICY,
     layers: LayersOption = None,
-    kernel: KernelOption = "crop",
-    scale: ScaleOption = "source",
+    kernel: KernelOption = DEFAULT_KERNEL,
+    scale: ScaleOption = DEFAULT_SCALE,
     seed: SeedOption = 0,
     json: Json = False,
 ) -> None:

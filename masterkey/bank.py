@@ -230,6 +230,41 @@ class Bank:
             layers[name] = (wide / torch.where(size > 0, size, 1.0).view(-1, 1, 1, 1)).float()
         return self._step("normalized", layers, how=how)
 
+    def pruned(self, below: float = 0.1) -> Bank:
+        """Drop the near-dead filters: those whose L2 norm is under ``below`` times their layer's median norm.
+
+        Raises:
+            PlanError: no filter is left.
+        """
+        kept = {}
+        for name, tensor in self.layers.items():
+            norms = tensor.double().flatten(1).norm(dim=1)
+            kept[name] = (norms > 0) & (norms >= below * norms.quantile(0.5))
+        return self._filters("pruned", kept, below=below)
+
+    def sampled(self, n: int, seed: int = 0) -> Bank:
+        """Draw ``n`` different filters out of all layers; they keep their layer and their order.
+
+        Raises:
+            PlanError: the bank has fewer.
+        """
+        sizes = [len(tensor) for tensor in self.layers.values()]
+        if not 1 <= n <= sum(sizes):
+            raise PlanError(f"bank {self.name} has {sum(sizes)} filters; {n} cannot be drawn from it")
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.zeros(sum(sizes), dtype=torch.bool)
+        drawn[torch.randperm(len(drawn), generator=generator)[:n]] = True
+        return self._filters("sampled", dict(zip(self.layers, drawn.split(sizes), strict=True)), n=n, seed=seed)
+
+    def signed(self, seed: int = 0) -> Bank:
+        """Give each filter a sign by the toss of a coin."""
+        generator = torch.Generator().manual_seed(seed)
+        layers = {}
+        for name, tensor in self.layers.items():
+            signs = torch.randint(2, (len(tensor), 1, 1, 1), generator=generator) * 2.0 - 1.0
+            layers[name] = tensor * signs
+        return self._step("signed", layers, seed=seed)
+
     def resized(self, kernel: int | Kernel, how: KernelRule = "crop") -> Bank:
         """Fit every filter to ``kernel`` by the rule ``how`` (see ``masterkey.fit``)."""
         size = as_kernel(kernel)
@@ -262,6 +297,16 @@ class Bank:
         if op in ("shuffled", "normalized"):  # their filters have the factor multiplied in
             kept = tuple(replace(layer, factor=1.0) for layer in kept)
         return Bank(layers, self.metadata.after(op, kept, **arguments))
+
+    def _filters(self, op: str, kept: Mapping[str, Tensor], **arguments: Any) -> Bank:
+        """Keep the filters that ``kept`` says, by layer; a layer that none is left of is dropped."""
+        layers = {name: tensor[kept[name]] for name, tensor in self.layers.items() if bool(kept[name].any())}
+        if not layers:
+            raise PlanError(f"{op}({arguments}) leaves no filter of bank {self.name}")
+        about = tuple(
+            replace(layer, filters=len(layers[layer.name])) for layer in self.metadata.layers if layer.name in layers
+        )
+        return Bank(layers, self.metadata.after(op, about, **arguments))
 
     # -- to disk ------------------------------------------------------------------------------------------
 

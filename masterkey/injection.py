@@ -15,7 +15,7 @@ from .frozen import freeze_module, is_frozen, thaw_module
 from .mask import LayerMask
 from .plan import Target, make_plan
 from .report import Report, ReportRow
-from .rules import KernelRule, Policy, ScaleRule
+from .rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE, KernelRule, Policy, ScaleRule
 
 _RECORD = "_masterkey"
 
@@ -39,10 +39,10 @@ class _Record:
 def inject(
     model: nn.Module,
     bank: Bank | str | Path,
-    policy: Policy = "stack",
+    policy: Policy = DEFAULT_POLICY,
     layers: LayerMask | None = None,
-    kernel: KernelRule = "crop",
-    scale: ScaleRule = "source",
+    kernel: KernelRule = DEFAULT_KERNEL,
+    scale: ScaleRule = DEFAULT_SCALE,
     freeze: bool = True,
     seed: int = 0,
 ) -> Report:

@@ -14,7 +14,17 @@ from .errors import PlanError
 from .fit import fit_kernel
 from .mask import LayerMask, mask_layers
 from .metadata import Kernel, Layer
-from .rules import KERNEL_RULES, POLICIES, SCALE_RULES, KernelRule, Policy, ScaleRule
+from .rules import (
+    DEFAULT_KERNEL,
+    DEFAULT_POLICY,
+    DEFAULT_SCALE,
+    KERNEL_RULES,
+    POLICIES,
+    SCALE_RULES,
+    KernelRule,
+    Policy,
+    ScaleRule,
+)
 
 
 @dataclass(frozen=True)
@@ -115,10 +125,10 @@ def make_plan(
     targets: Sequence[Target],
     bank: Bank,
     *,
-    policy: Policy = "stack",
+    policy: Policy = DEFAULT_POLICY,
     layers: LayerMask | None = None,
-    kernel: KernelRule = "crop",
-    scale: ScaleRule = "source",
+    kernel: KernelRule = DEFAULT_KERNEL,
+    scale: ScaleRule = DEFAULT_SCALE,
     seed: int = 0,
 ) -> Plan:
     """Assign filters to every target layer; ``layers`` only masks, it never shifts what a layer gets.

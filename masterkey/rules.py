@@ -6,6 +6,10 @@ Policy = Literal["stack", "layerwise", "sample"]
 KernelRule = Literal["crop", "resample", "exact"]
 ScaleRule = Literal["source", "unit", "target"]
 
+DEFAULT_POLICY: Policy = "stack"
+DEFAULT_KERNEL: KernelRule = "crop"
+DEFAULT_SCALE: ScaleRule = "source"
+
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 KERNEL_RULES: tuple[KernelRule, ...] = get_args(KernelRule)
 SCALE_RULES: tuple[ScaleRule, ...] = get_args(ScaleRule)

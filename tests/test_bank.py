@@ -144,7 +144,7 @@ def test_shuffled_keeps_names_sizes_and_filters(bank):
 
 
 def test_seeds(bank):
-    for step in (Bank.shuffled, Bank.pixel_shuffled):
+    for step in (Bank.shuffled, Bank.pixel_shuffled, Bank.signed, lambda bank, seed: bank.sampled(5, seed)):
         assert step(bank, 1).sha256 == step(bank, 1).sha256
         assert len({step(bank, seed).sha256 for seed in (0, 1, 2, -1)}) == 4
 
@@ -217,6 +217,47 @@ def test_normalized_filters_of_any_size(bank, size):
     for how in ("unit", "std", "max"):
         expected = filters(bank.select(kernel=7).normalized(how))
         torch.testing.assert_close(filters(scaled.select(kernel=7).normalized(how)), expected)
+
+
+def test_pruned_drops_what_is_small_beside_its_layer():
+    weights = torch.zeros(6, 1, 3, 3)
+    weights[:, 0, 1, 1] = torch.tensor([0.0, -0.09, 0.11, 1.0, -1.0, 2.0])
+    layers = {"a": weights, "b": weights[:1], "c": weights * 100}
+    about = tuple(Layer(name, (3, 3), len(tensor)) for name, tensor in layers.items())
+    bank = Bank(layers, Metadata("mixed", "depthwise", Source("file", "x"), about, "natural"))
+    pruned = bank.pruned(0.18)  # the median is 0.555, so a norm must be 0.0999 or more
+    assert bank.pruned().layers["a"].flatten(1).sum(1).tolist() == pytest.approx([-0.09, 0.11, 1.0, -1.0, 2.0])
+    assert list(pruned.layers) == ["a", "c"]
+    assert [layer.filters for layer in pruned.metadata.layers] == [4, 4]
+    assert pruned.layers["c"].flatten(1).sum(1).tolist() == pytest.approx([11, 100, -100, 200])
+    with pytest.raises(PlanError, match="leaves no filter"):
+        bank.pruned(1e9)
+    with pytest.raises(PlanError, match="leaves no filter"):
+        bank.select(layers=["b"]).pruned(0)
+
+
+def test_sampled_keeps_order_and_place(bank):
+    drawn = bank.sampled(5, seed=1)
+    assert len(drawn) == 5
+    assert [name for name in bank.layers if name in drawn.layers] == list(drawn.layers)
+    assert all(row in rows(bank) for row in rows(drawn))
+    for name, tensor in drawn.layers.items():
+        own = [tuple(row.tolist()) for row in bank.layers[name].flatten(1)]
+        places = [own.index(tuple(row.tolist())) for row in tensor.flatten(1)]
+        assert places == sorted(set(places))
+    assert rows(bank.sampled(len(bank))) == rows(bank)
+    for n in (0, len(bank) + 1):
+        with pytest.raises(PlanError, match=f"{n} cannot be drawn"):
+            bank.sampled(n)
+
+
+def test_signed_changes_signs_alone(bank):
+    many = bank.select(kernel=7).repeated(20)
+    ratios = filters(many.signed(4)) / filters(many)
+    signs = ratios[:, 0]
+    assert torch.equal(ratios, signs[:, None].expand_as(ratios))
+    assert set(signs.tolist()) == {-1.0, 1.0}
+    assert 0.3 < float((signs > 0).float().mean()) < 0.7
 
 
 def test_unknown_normalisation(bank):
@@ -369,6 +410,9 @@ STEPS = {
     ),
     "shuffled": (lambda bank: bank.shuffled(5), {"op": "shuffled", "seed": 5}),
     "pixel_shuffled": (lambda bank: bank.pixel_shuffled(6), {"op": "pixel_shuffled", "seed": 6}),
+    "pruned": (lambda bank: bank.pruned(0.5), {"op": "pruned", "below": 0.5}),
+    "sampled": (lambda bank: bank.sampled(3, seed=7), {"op": "sampled", "n": 3, "seed": 7}),
+    "signed": (lambda bank: bank.signed(8), {"op": "signed", "seed": 8}),
     "normalized": (lambda bank: bank.normalized("std"), {"op": "normalized", "how": "std"}),
     "resized": (lambda bank: bank.resized((1, 5), "resample"), {"op": "resized", "kernel": [1, 5], "how": "resample"}),
     "repeated": (lambda bank: bank.repeated(2), {"op": "repeated", "n": 2}),

@@ -127,6 +127,13 @@ def test_the_figure_is_the_last_epochs_and_the_networks():
     assert outcome.curve[-1].loss == pytest.approx(loss, abs=1e-4)
 
 
+def test_evaluated_now_and_then():
+    often, seldom = (train(network(), tints(), replace(PLAIN, epochs=5, val_interval=n), seed=0) for n in (1, 2))
+    assert [epoch.top1 is not None for epoch in seldom.curve] == [False, True, False, True, True]
+    for one, other in zip(often.curve, seldom.curve, strict=True):
+        assert other == (one if other.top1 is not None else replace(one, loss=None, top1=None))
+
+
 # --- determinism ---
 
 
@@ -330,6 +337,8 @@ def test_freeze_epoch_needs_a_bank():
 
 
 def test_no_epochs_is_no_run():
+    with pytest.raises(BenchmarkError, match="val_interval is 0"):
+        train(network(), tints(), replace(PLAIN, val_interval=0), seed=0)
     with pytest.raises(BenchmarkError, match="epochs is 0"):
         train(network(), tints(), replace(PLAIN, epochs=0), seed=0)
 

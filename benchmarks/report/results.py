@@ -18,14 +18,14 @@ _NOT_THE_MACHINE = ("seconds", "epoch_seconds", "peak_memory", "load_average")
 class Run:
     """A finished run.
 
-    ``top1`` and ``curve`` (after each epoch) are in percent of the evaluated pictures, ``seconds`` of the whole run,
+    ``top1`` is in percent of the evaluated pictures, ``curve`` is (epochs done, top1), ``seconds`` of the whole run,
     ``epoch_seconds`` of training alone, ``peak_memory`` in bytes. ``source_seconds`` are those of the runs whose
     filters or weights it takes, None if one of them was done elsewhere.
     """
 
     id: str
     top1: float
-    curve: tuple[float, ...]
+    curve: tuple[tuple[int, float], ...]
     seconds: float
     epoch_seconds: tuple[float, ...]
     peak_memory: float
@@ -223,7 +223,7 @@ def _run(planned: Planned, store: ResultStore) -> Run:
     return Run(
         id=planned.config.id,
         top1=metrics["top1"],
-        curve=tuple(epoch["top1"] for epoch in metrics["curve"]),
+        curve=tuple((epoch["epoch"] + 1, epoch["top1"]) for epoch in metrics["curve"] if epoch["top1"] is not None),
         seconds=machine["seconds"],
         epoch_seconds=tuple(machine["epoch_seconds"]),
         peak_memory=machine["peak_memory"],

@@ -82,11 +82,12 @@ def differences_table(results: Results) -> Table:
 
 
 def curves_table(results: Results) -> Table:
-    """Mean accuracy after every epoch."""
+    """Mean accuracy after every evaluated epoch."""
     rows: list[Sequence[Value]] = []
     for cell in results.cells.values():
         curves = [run.curve for run in cell.runs.values()]
-        for epoch, values in enumerate(zip(*curves, strict=True), start=1):
+        for points in zip(*curves, strict=True):
+            epoch, values = points[0][0], [top1 for _, top1 in points]
             deviation = stdev(values) if len(values) > 1 else None
             rows.append((cell.model, cell.target, cell.arm, epoch, fmean(values), deviation, len(values)))
     columns = (
@@ -96,7 +97,7 @@ def curves_table(results: Results) -> Table:
         Column("deviation", "± sd", "deviation"),
         Column("seeds", "seeds", "count"),
     )
-    note = "Accuracy after each epoch: mean over seeds, band of one sample deviation. No epoch was chosen by it."
+    note = "Accuracy after evaluated epochs: mean over seeds, band of one sample deviation. No epoch was chosen by it."
     return make_table("curves", "Learning curves", note, columns, rows)
 
 
@@ -130,9 +131,9 @@ def cost_table(results: Results) -> Table:
         Column("seconds_to_scratch", "s to scratch", "seconds"),
     )
     note = (
-        "Means over seeds; peak memory is the largest. To scratch: the first epoch after which the arm's mean curve is "
-        "at scratch's final mean accuracy, and the training time until then. For its source: the training of the "
-        "filters that it takes, which comes on top, so selffer trains twice."
+        "Means over seeds; peak memory is the largest. To scratch: the first evaluated epoch after which the arm's "
+        "mean curve is at scratch's final mean accuracy, and the training time until then. For its source: the "
+        "training of the filters that it takes, which comes on top, so selffer trains twice."
     )
     return make_table("cost", "Cost", note, columns, rows)
 
@@ -140,9 +141,10 @@ def cost_table(results: Results) -> Table:
 def _reach(cell: Cell, accuracy: float) -> tuple[int | None, float | None]:
     """Return epochs and mean seconds until the mean curve reaches an accuracy in percent."""
     runs = list(cell.runs.values())
-    for epoch, values in enumerate(zip(*(run.curve for run in runs), strict=True)):
-        if fmean(values) >= accuracy - 1e-9:
-            return epoch + 1, fmean(list(accumulate(run.epoch_seconds))[epoch] for run in runs)
+    for points in zip(*(run.curve for run in runs), strict=True):
+        epoch = points[0][0]
+        if fmean(top1 for _, top1 in points) >= accuracy - 1e-9:
+            return epoch, fmean(list(accumulate(run.epoch_seconds))[epoch - 1] for run in runs)
     return None, None
 
 
