@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import platform
+import socket
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -68,8 +69,9 @@ class RayWorkers:
         self._connected = not ray.is_initialized()
         if self._connected:
             try:
+                _knock(address)
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": here})
-            except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+            except (OSError, OverflowError, ValueError, RuntimeError, RayError) as error:
                 reason = " ".join(str(error).split())
                 raise BenchmarkError(f"no Ray cluster can be reached at {address!r:.100}: {reason:.300}") from error
         self._remote = ray.remote(num_cpus=setup.threads, num_gpus=setup.gpus, max_retries=0)(_compute)
@@ -155,6 +157,17 @@ class RayWorkers:
                     f"its worker or node was lost {task.losses + 1} times, the last time by {_one_line(outcome)}"
                 )
             return record_failure(config, self._setup.store, outcome)
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens: Ray tries for minutes.
+
+    Raises:
+        OSError, OverflowError: nobody does, or no port has that number.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _one_line(error: Exception) -> str:
