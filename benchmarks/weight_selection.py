@@ -29,7 +29,7 @@ def select_weights(student: nn.Module, teacher: Mapping[str, Tensor]) -> list[st
     for name, value in state.items():
         if name not in teacher:
             raise BenchmarkError(f"weight selection: the teacher has no {name}, so it is not of the student's family")
-        picked = teacher[name]
+        picked = _like(value, teacher[name])
         if picked.ndim != value.ndim or any(t < s for t, s in zip(picked.shape, value.shape, strict=True)):
             raise BenchmarkError(
                 f"weight selection: {name} is {list(picked.shape)} in the teacher, {list(value.shape)} in the student"
@@ -39,6 +39,15 @@ def select_weights(student: nn.Module, teacher: Mapping[str, Tensor]) -> list[st
         chosen[name] = picked
     student.load_state_dict(chosen, strict=False)
     return list(chosen)
+
+
+def _like(value: Tensor, picked: Tensor) -> Tensor:
+    """Return a linear layer's weight as a 1x1 convolution's or the reverse: timm builds small ConvNeXts with either."""
+    if picked.ndim == 2 and value.ndim == 4 and value.shape[2:] == (1, 1):
+        return picked[:, :, None, None]
+    if picked.ndim == 4 and value.ndim == 2 and picked.shape[2:] == (1, 1):
+        return picked[:, :, 0, 0]
+    return picked
 
 
 def even_indices(teacher: int, student: int) -> Tensor:

@@ -316,10 +316,14 @@ def test_every_experiment_can_be_built_at_paper_size_without_the_network(name, t
             layers[1:-1] = []
     rows = dry_run(experiment, ResultStore(tmp_path))
     assert [row.problem for row in rows] == [None] * len(rows)
-    assert {row.batch[2:] for row in rows} == {(224, 224)}
+    pixels = {run.config.data.pixels for run in experiment.plan(ResultStore(tmp_path))}
+    assert 224 in pixels
+    assert {row.batch[2:] for row in rows} == {(side, side) for side in pixels}
     assert {row.arm for row in rows} >= {arm["name"] for arm in experiment.arms}
     for row in rows:
-        no_plan = row.arm == "scratch" or any(note.startswith("no plan") for note in row.notes)
+        no_plan = row.arm in ("scratch", "weight-selection", "pretrained") or any(
+            note.startswith("no plan") for note in row.notes
+        )
         assert no_plan == (row.filled is None)
         assert no_plan or 0 < row.filled <= row.layers
 
