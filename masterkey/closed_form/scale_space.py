@@ -111,15 +111,18 @@ def _plane(kernel: Kernel) -> Tensor:
     planes = []
     for form in FORMS:
         # rows run against y; cutting after the flip drops the last row of an even side
-        rows = {name: axis.flip(0)[: kernel[0]] for name, axis in _axis(kernel[0], form.sigma_y).items()}
-        columns = {name: axis[: kernel[1]] for name, axis in _axis(kernel[1], form.sigma_x).items()}
+        rows = {name: axis.flip(0)[: kernel[0]] for name, axis in axis_differences(kernel[0], form.sigma_y).items()}
+        columns = {name: axis[: kernel[1]] for name, axis in axis_differences(kernel[1], form.sigma_x).items()}
         laplacian = torch.outer(rows["second"], columns["smooth"]) + torch.outer(rows["smooth"], columns["second"])
         planes.append(torch.outer(rows[form.y], columns[form.x]) - form.gamma * laplacian)
     return torch.stack(planes)[:, None]
 
 
-def _axis(side: int, sigma: float) -> dict[str, Tensor]:
-    """The Gaussian and its differences along one axis, coordinates rising, (2 * (side // 2) + 1,) each."""
+def axis_differences(side: int, sigma: float) -> dict[str, Tensor]:
+    """The Gaussian of ``sigma`` pixels and its differences along one axis, coordinates rising.
+
+    Keys ``smooth``, ``forward``, ``backward``, ``central`` and ``second``; (2 * (side // 2) + 1,) float64 each.
+    """
     # one sample more on either side than the window has, so that differences at its rim are the true ones
     wide = discrete_gaussian(side // 2 + 1, sigma**2)
     smooth = wide[1:-1]

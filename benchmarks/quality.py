@@ -1,0 +1,43 @@
+"""The quality of every real bank at hand, layer by layer, with the random initial weights of networks as a check.
+
+python -m masterkey.benchmarks.quality
+"""
+
+import argparse
+import os
+from collections import Counter
+from pathlib import Path
+
+from masterkey import Bank
+from masterkey.analysis.page import csv_bytes
+from masterkey.analysis.page.content import Table
+from masterkey.analysis.quality import gate
+from masterkey.analysis.report_quality import LAYER_COLUMNS, layer_row
+
+CHECKPOINTS = ("*.pth", "*.txt")
+UNTRAINED = ("convnext_atto", "mobilenetv3_large_100", "mixnet_s")
+
+
+def banks(folder: Path) -> list[Bank]:
+    """Every real bank at hand, and the untrained networks."""
+    files = sorted(path for pattern in CHECKPOINTS for path in folder.glob(pattern))
+    untrained = [Bank.from_model(name, pretrained=False).renamed(f"{name}, untrained") for name in UNTRAINED]
+    return [Bank.from_checkpoint(path) for path in files] + untrained
+
+
+def main() -> None:
+    """Assess, print a line a bank, and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/quality.csv"))
+    options = parser.parse_args()
+    rows = []
+    for bank in banks(Path(os.environ.get("MASTERKEY_DATA", "../shared/data")) / "checkpoints"):
+        verdict = gate(bank)
+        rows += [layer_row(layer) for layer in verdict.layers]
+        counts = Counter(layer.verdict for layer in verdict.layers)
+        print(f"{bank.name}: {'passed' if verdict.passed else 'refused'}, {verdict.sentence}; {dict(counts)}")
+    options.output.write_bytes(csv_bytes(Table("quality", "Quality", LAYER_COLUMNS, rows)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""How far the coefficient distributions of filters lie apart: the drift D (eq. 4 and 5)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..bank import Bank
+from ..errors import MasterkeyError
+from ..metadata import Kernel
+from ..rules import KernelRule
+from .moments import Array
+from .stream import Filters, ResizedFilters, as_filters
+from .structure import Structure, Surveyed, kernels, measure
+from .survey import survey
+from .workers import workers
+
+EPSILON = 1e-12
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The drift between every two of G groups of filters.
+
+    ``components`` (G, G, K) holds the symmetric Kullback-Leibler divergence along each component, ``explained``
+    (K,) the weights, ``total`` (G, G) the weighted sum D. Both are symmetric, with zeros on the diagonal.
+    """
+
+    kernel: Kernel
+    labels: tuple[str, ...]
+    components: Array
+    explained: Array
+    total: Array
+
+    def pairs(self) -> list[tuple[str, str, float, Array]]:
+        """Every two different groups, once each, with D and the divergence along each component."""
+        rows, columns = np.triu_indices(len(self.labels), 1)
+        return [
+            (self.labels[a], self.labels[b], float(self.total[a, b]), self.components[a, b])
+            for a, b in zip(rows, columns, strict=True)
+        ]
+
+
+def drift(
+    structure: Structure,
+    groups: Mapping[str, Sequence[int]],
+    *,
+    epsilon: float = EPSILON,
+    renormalise: bool = True,
+) -> Drift:
+    """Measure the drift between groups of layers, given as indices into ``structure.layers``.
+
+    Args:
+        structure: the histograms, on ranges that all groups have in common.
+        groups: label -> layers; no group may be empty.
+        epsilon: the least probability of a bin.
+        renormalise: divide by the sum again once ``epsilon`` is in place.
+
+    Raises:
+        MasterkeyError: no group, or an empty one.
+    """
+    probabilities = histograms(structure, groups, epsilon, renormalise)
+    logarithms = np.log(probabilities)
+    # every term of the sum is positive: P and log P rise together
+    rows = [(mine - probabilities) * (np.log(mine) - logarithms) for mine in probabilities]
+    components = np.stack([row.sum(axis=2) for row in rows])
+    total = components @ structure.explained
+    return Drift(structure.kernel, tuple(groups), components, structure.explained, total)
+
+
+def histograms(
+    structure: Structure, groups: Mapping[str, Sequence[int]], epsilon: float = EPSILON, renormalise: bool = True
+) -> Array:
+    """Return the coefficient distributions of groups of layers: (groups, K, bins), each bin at least ``epsilon``.
+
+    Raises:
+        MasterkeyError: no group, or an empty one.
+    """
+    empty = [label for label, layers in groups.items() if not len(layers)]
+    if empty or not groups:
+        raise MasterkeyError(f"a drift needs groups with at least one layer each; empty: {', '.join(empty) or 'all'}")
+    counts = np.stack([structure.counts[list(layers)].sum(axis=0) for layers in groups.values()])
+    probabilities: Array = np.maximum(counts / counts.sum(axis=2, keepdims=True), epsilon)
+    return probabilities / probabilities.sum(axis=2, keepdims=True) if renormalise else probabilities
+
+
+def drift_between(
+    first: Filters | Bank | Tensor | NDArray[Any],
+    second: Filters | Bank | Tensor | NDArray[Any],
+    *,
+    resize: Kernel | None = None,
+    how: KernelRule = "resample",
+    epsilon: float = EPSILON,
+    renormalise: bool = True,
+) -> dict[Kernel, Drift]:
+    """Measure the drift between two banks: one figure for each kernel that both have.
+
+    Args:
+        first, second: banks or arrays of filters.
+        resize: fit all filters to this kernel first, by the rule ``how``.
+        epsilon, renormalise: as for ``drift``.
+
+    Raises:
+        MasterkeyError: they have no kernel in common, and ``resize`` is not given.
+    """
+    sources = [as_filters(first), as_filters(second)]
+    labels = [source.label for source in sources]
+    if labels[0] == labels[1]:
+        labels = [f"{labels[0]} (first)", f"{labels[1]} (second)"]
+    if resize:
+        sources = [ResizedFilters(source, resize, how) for source in sources]
+    with workers() as pool:
+        read = [Surveyed(source, sums) for source, sums in zip(sources, pool.map(survey, sources), strict=True)]
+    common = [kernel for kernel in kernels(read) if all(kernel in kernels([source]) for source in read)]
+    if not common:
+        found = [" and ".join(f"{kh}x{kw}" for kh, kw in kernels([source])) or "none" for source in read]
+        raise MasterkeyError(
+            f"{labels[0]} has filters of {found[0]}, {labels[1]} of {found[1]}: drift compares filters "
+            "of one kernel; resize them to one (resize=)"
+        )
+    result = {}
+    for kernel in common:
+        structure = measure(read, kernel)
+        half = sum(info.kernel == kernel for info in read[0].filters.layers)
+        groups = {labels[0]: range(half), labels[1]: range(half, len(structure.layers))}
+        result[kernel] = drift(structure, groups, epsilon=epsilon, renormalise=renormalise)
+    return result

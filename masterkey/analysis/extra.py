@@ -1,0 +1,21 @@
+"""The extra that figures and models need."""
+
+from importlib import import_module
+from typing import Any
+
+from ..errors import MasterkeyError
+
+
+def needs(module: str) -> Any:
+    """Import a module of the extra ``analysis``.
+
+    Raises:
+        MasterkeyError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as missing:
+        package = {"sklearn": "scikit-learn"}.get(module.split(".")[0], module.split(".")[0])
+        raise MasterkeyError(
+            f"this needs {package}, which the extra analysis brings: pip install 'masterkey[analysis]'"
+        ) from missing

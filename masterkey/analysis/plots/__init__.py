@@ -1,0 +1,18 @@
+"""Every plot is a function that returns a matplotlib figure; none of them shows or saves anything."""
+
+from .drift import component_box, decile_box, drift_map
+from .quality import quality_over_depth
+from .scatter import phenotype_scatter
+from .structure import basis_picture, ridges
+from .style import png_bytes
+
+__all__ = [
+    "basis_picture",
+    "component_box",
+    "decile_box",
+    "drift_map",
+    "phenotype_scatter",
+    "png_bytes",
+    "quality_over_depth",
+    "ridges",
+]

@@ -1,0 +1,139 @@
+"""The page's sections on quality, and its atlas."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from ..atlas import draw_atlas, encode_png
+from .collection import Collection
+from .findings import SEARCHED, Finding
+from .page import Column, Picture, Section, Table
+from .plots import png_bytes, quality_over_depth
+from .quality import DEGENERATE, FEWEST, LOW_DIVERSITY, MOSTLY_SPARSE, LayerQuality, judge
+from .stream import Filters
+from .survey import NEAR_ZERO
+
+ATLASES = 12  # banks that get an atlas
+DRAWN = 100_000  # filters of a bank up to which it gets one
+
+LAYER_COLUMNS = (
+    Column("bank", "bank", "text"),
+    Column("layer", "layer", "text"),
+    Column("kernel", "kernel", "text"),
+    Column("filters", "filters", "count"),
+    Column("depth", "depth"),
+    Column("sparse_filters", "near zero", "count"),
+    Column("sparsity", "S", "share"),
+    Column("entropy", "H"),
+    Column("entropy_about_zero", "H about zero"),
+    Column("threshold", "T_H(n)"),
+    Column("verdict", "verdict", "text"),
+)
+_RULES = (
+    f"A filter is near zero if all its weights are within {NEAR_ZERO:.0%} of the layer's largest; a layer is sparse if "
+    f"more than {MOSTLY_SPARSE:.0%} of its filters are. A layer is of low diversity if its variance entropy H, or that "
+    f"about zero, is below {LOW_DIVERSITY:.2f}, less than two equally strong components have; random if H exceeds "
+    f"T_H(n); not assessable with fewer than {FEWEST} filters for each weight of a kernel."
+)
+
+
+def layer_row(layer: LayerQuality) -> dict[str, Any]:
+    """Return a layer's figures under the names of ``LAYER_COLUMNS``."""
+    return {**asdict(layer), "kernel": f"{layer.kernel[0]}x{layer.kernel[1]}"}
+
+
+def quality_section(collection: Collection, layers: Sequence[LayerQuality], found: Sequence[Finding]) -> Section:
+    """Return the verdicts on banks, layers and filters, and S and H over depth."""
+    by_bank = {
+        filters.label: [layer for layer in layers if layer.bank == filters.label] for filters in collection.banks
+    }
+    rows = [_bank_row(bank, of, found) for bank, of in by_bank.items()]
+    banks = Table(
+        "banks",
+        "Banks",
+        (
+            Column("bank", "bank", "text"),
+            Column("filters", "filters", "count"),
+            Column("layers", "layers", "count"),
+            *(Column(kind.replace(" ", "_"), kind, "count") for kind in ("good", *DEGENERATE, "not assessable")),
+            Column("near_zero", "filters near zero", "count"),
+            Column("copies", "near copies", "count"),
+            Column("gate", "gate", "text"),
+        ),
+        rows,
+    )
+    layer_rows = [layer_row(layer) for layer in layers]
+    tables = [
+        Table("quality", "Every layer", LAYER_COLUMNS, layer_rows, _RULES, len(layers) > 40),
+        Table(
+            "filters",
+            "Degenerate filters",
+            (
+                Column("bank", "bank", "text"),
+                Column("layer", "layer", "text"),
+                Column("index", "index", "count"),
+                Column("kind", "kind", "text"),
+                Column("copy_of", "copy of", "count"),
+            ),
+            [asdict(each) for each in found],
+            f"Near copies have a cosine of at least 0.99 in size. Layers of more than {SEARCHED:,} are not searched.",
+            folded=True,
+        ),
+    ]
+    groups = by_bank if len(by_bank) <= 8 else _by_family(collection, layers)
+    picture = Picture(
+        "quality",
+        "Sparsity and variance entropy of every layer over depth",
+        png_bytes(quality_over_depth(groups, "Quality over depth")),
+    )
+    return Section("quality-section", "Quality", [row["said"] for row in rows], [banks, picture, *tables])
+
+
+def atlas_section(collection: Collection) -> Section:
+    """Return the atlas of every bank, up to limits that are stated."""
+    shown = [each for each in collection.banks if sum(info.filters for info in each.layers) <= DRAWN][:ATLASES]
+    left_out = [each.label for each in collection.banks if each not in shown]
+    said = ["Every layer of every bank; red is positive, blue negative."]
+    if left_out:
+        said = [f"Not drawn ({ATLASES} banks of up to {DRAWN:,} filters are): {', '.join(left_out)}."]
+    pictures = [
+        Picture(
+            f"atlas-{each.label.replace('/', '-')}",
+            f"Every filter of {each.label}, one panel a layer",
+            encode_png(draw_atlas(_tensors(each), each.label)),
+            wide=True,
+        )
+        for each in shown
+    ]
+    return Section("atlas", "Atlas", said, pictures)
+
+
+def _bank_row(bank: str, layers: Sequence[LayerQuality], found: Sequence[Finding]) -> dict[str, Any]:
+    verdict = judge(layers)
+    counts = Counter(layer.verdict for layer in layers)
+    return {
+        "bank": bank,
+        "filters": sum(layer.filters for layer in layers),
+        "layers": len(layers),
+        **{kind.replace(" ", "_"): counts[kind] for kind in ("good", *DEGENERATE, "not assessable")},
+        "near_zero": sum(layer.sparse_filters for layer in layers),
+        "copies": sum(each.bank == bank and each.kind == "low diversity" for each in found),
+        "gate": "passed" if verdict.passed else "refused",
+        "said": f"{bank}: {verdict.sentence}.",
+    }
+
+
+def _by_family(collection: Collection, layers: Sequence[LayerQuality]) -> dict[str, list[LayerQuality]]:
+    groups: dict[str, list[LayerQuality]] = {}
+    for layer in layers:
+        groups.setdefault(collection.tags[layer.bank].family, []).append(layer)
+    return groups
+
+
+def _tensors(filters: Filters) -> dict[str, torch.Tensor]:
+    return {
+        info.name: torch.cat(list(filters.read(info.position))).view(-1, 1, *info.kernel) for info in filters.layers
+    }

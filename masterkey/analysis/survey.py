@@ -1,0 +1,61 @@
+"""The first reading of filters: per layer all the sums that quality and structure are computed from."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .moments import Moments
+from .stream import Filters, LayerInfo
+
+NEAR_ZERO = 0.01  # epsilon of eq. 6, as a share of the layer's largest |weight|; the atlas draws by the same
+
+
+@dataclass(frozen=True)
+class LayerSums:
+    """Sums over one layer: moments of its filters as they are and scaled by eq. 9, and how many are near zero."""
+
+    info: LayerInfo
+    raw: Moments
+    scaled: Moments
+    sparse: int
+
+
+def survey(filters: Filters) -> list[LayerSums]:
+    """Read filters once, in order, verifying them; keeps one number a filter of the layer being read.
+
+    Raises:
+        BankFormatError: they are not what their file promises.
+    """
+    return [_layer_sums(info, filters.read(info.position, first=True)) for info in filters.layers]
+
+
+def as_columns(chunk: Tensor) -> tuple[Tensor, Tensor]:
+    """Return filters (n, k) as columns (k, n), and each one's largest |weight| (n,)."""
+    columns = chunk.T.contiguous()
+    return columns, columns.abs().amax(dim=0)
+
+
+def scaled_columns(chunk: Tensor) -> Tensor:
+    """Return filters (n, k) as columns (k, n), each divided by its largest |weight| unless that is zero (eq. 9)."""
+    return scale(*as_columns(chunk))
+
+
+def scale(columns: Tensor, largest: Tensor) -> Tensor:
+    """Divide each column by its largest |weight| unless that is zero (eq. 9)."""
+    return columns / torch.where(largest > 0, largest, 1.0)
+
+
+def _layer_sums(info: LayerInfo, chunks: Iterable[Tensor]) -> LayerSums:
+    raw: Moments | None = None
+    scaled: Moments | None = None
+    sizes = []
+    for columns, largest in map(as_columns, chunks):
+        of_raw, of_scaled = Moments.of(columns), Moments.of(scale(columns, largest))
+        raw = of_raw if raw is None else raw + of_raw
+        scaled = of_scaled if scaled is None else scaled + of_scaled
+        sizes.append(largest)
+    assert raw is not None and scaled is not None  # no layer of a bank is empty
+    limit = NEAR_ZERO * max(float(part.max()) for part in sizes)
+    return LayerSums(info, raw, scaled, sum(int((part <= limit).sum()) for part in sizes))

@@ -1,0 +1,19 @@
+"""Many filters to few keys: pruning, then one of three ways to choose them (docs/distill.md)."""
+
+from .assignment import Assignment
+from .distill import Prepared, distill, prepare
+from .keys import METHODS, explained
+from .pruning import Pruning, prune
+from .result import Distilled
+
+__all__ = [
+    "METHODS",
+    "Assignment",
+    "Distilled",
+    "Prepared",
+    "Pruning",
+    "distill",
+    "explained",
+    "prepare",
+    "prune",
+]

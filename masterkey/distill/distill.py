@@ -1,0 +1,160 @@
+"""From a bank of many filters to a bank of a few keys."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..bank import Bank
+from ..errors import MasterkeyError
+from ..metadata import Layer
+from ..shapes import FilterTable, Shapes, filter_table, shapes_of
+from .assignment import assign
+from .greedy import MOST
+from .keys import METHODS, KeysOf, explained
+from .pruning import Pruning, RandomRule, prune
+from .result import STEP, Distilled
+from .structure import is_random
+
+KEYS_NAME = "keys.weight"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A bank pruned and a method trained on it, ready for any number of keys."""
+
+    bank: Bank
+    table: FilterTable
+    shapes: Shapes
+    pruning: Pruning
+    keys_of: KeysOf
+    parameters: dict[str, Any]
+
+    @property
+    def unit(self) -> Tensor:
+        """The shapes (n, d) that keys are sought among."""
+        return self.shapes.unit[self.pruning.kept]
+
+    def curve(self, counts: Iterable[int] = range(1, 33)) -> list[tuple[int, float]]:
+        """Share of variance explained by K keys, for every K of ``counts`` that there are filters for."""
+        most = _most(len(self.unit), self.parameters["method"])
+        return [(keys, explained(self.unit, self.keys_of(keys))) for keys in counts if keys <= most]
+
+    def distilled(self, keys: int = 8) -> Distilled:
+        """Return the bank of ``keys`` keys with its assignment.
+
+        Raises:
+            MasterkeyError: no key, or more keys than filters are left or the method can give.
+        """
+        most = _most(len(self.unit), self.parameters["method"])
+        if not 1 <= keys <= most:
+            raise MasterkeyError(
+                f"bank {self.bank.name}: {keys} keys were asked for; with {len(self.unit):,} filters left and method "
+                f"{self.parameters['method']} there can be 1 to {most:,}"
+            )
+        found = _ordered(self.keys_of(keys), self.unit)
+        assignment = assign(self.table, self.shapes, found, self.pruning)
+        planes = found.view(keys, 1, *self.table.filters.shape[1:])
+        layer = Layer(KEYS_NAME, (planes.shape[2], planes.shape[3]), keys)
+        about = self.bank.metadata.after(
+            STEP,
+            (layer,),
+            **self.parameters,
+            **self._training(),
+            keys=keys,
+            pruned=self.pruning.counts(),
+            explained=round(explained(self.unit, found), 6),
+            source_sha256=self.bank.sha256,
+            assignment_sha256=hashlib.sha256(assignment.to_csv()).hexdigest(),
+        )
+        about = replace(about, name=f"{self.bank.name} {keys} keys", kind="depthwise")
+        return Distilled(Bank({KEYS_NAME: planes}, about), assignment)
+
+    def _training(self) -> dict[str, Any]:
+        """The loss curve of the method's autoencoder, where it has one."""
+        losses = getattr(self.keys_of, "losses", None)
+        return {} if losses is None else {"losses": [round(loss, 4) for loss in losses]}
+
+
+def prepare(
+    bank: Bank,
+    method: str = "greedy",
+    seed: int = 0,
+    *,
+    dead: float = 0.1,
+    duplicates: float = 0.99,
+    sign: bool = True,
+    random: RandomRule | None = is_random,
+) -> Prepared:
+    """Prune a bank and train the method on what is left; the arguments are those of ``distill``."""
+    if method not in METHODS:
+        raise MasterkeyError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    table = filter_table(bank.layers, f"bank {bank.name}")
+    shapes = shapes_of(table.filters)
+    pruning = prune(table, shapes, dead=dead, duplicates=duplicates, sign=sign, random=random)
+    if not bool(pruning.kept.any()):
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in pruning.counts().items() if count)
+        raise MasterkeyError(f"bank {bank.name}: nothing is left to distil; of its {len(table.filters):,}: {counts}")
+    parameters = {
+        "method": method,
+        "seed": seed,
+        "dead": float(dead),
+        "duplicates": float(duplicates),
+        "sign": sign,
+        "random": random.__name__ if random else None,
+    }
+    return Prepared(bank, table, shapes, pruning, METHODS[method](shapes.unit[pruning.kept], seed), parameters)
+
+
+def distill(
+    bank: Bank,
+    keys: int = 8,
+    method: str = "greedy",
+    seed: int = 0,
+    *,
+    dead: float = 0.1,
+    duplicates: float = 0.99,
+    sign: bool = True,
+    random: RandomRule | None = is_random,
+) -> Distilled:
+    """Distil a bank of one kernel size to a few keys, under ``f = a * key + b`` with any sign of a.
+
+    Dead, constant and random filters and near duplicates are left out first (``masterkey.distill.prune``), and counted;
+    they get a key afterwards like all others. What is sought is the largest share of variance explained: the mean over
+    the filters left of the largest squared cosine, all filters counting the same whatever their norm.
+
+    Args:
+        bank: filters of one kernel size.
+        keys: how many keys.
+        method: ``greedy`` (an autoencoder's code line and greedy removal, arXiv:2509.11711; at most 50 keys),
+            ``kmeans`` (on the sphere) or ``medoids`` (real filters of the bank).
+        seed: of everything that is drawn.
+        dead: see ``prune``.
+        duplicates: see ``prune``.
+        sign: see ``prune``.
+        random: see ``prune``.
+
+    Raises:
+        MasterkeyError: several kernel sizes (``bank.select(kernel=7)`` chooses one), 1x1 filters, an unknown method,
+            or fewer filters left than keys.
+    """
+    prepared = prepare(bank, method, seed, dead=dead, duplicates=duplicates, sign=sign, random=random)
+    return prepared.distilled(keys)
+
+
+def _most(filters: int, method: str) -> int:
+    return min(filters, MOST) if method == "greedy" else filters
+
+
+def _ordered(keys: Tensor, unit: Tensor) -> Tensor:
+    """Put the key of most filters first, and give each the sign that most of its filters have."""
+    cosines = unit @ keys.T
+    nearest = cosines.abs().argmax(1)
+    own = cosines.gather(1, nearest[:, None])[:, 0]
+    counts = torch.bincount(nearest, minlength=len(keys))
+    signs = torch.zeros(len(keys)).index_add_(0, nearest, own.sign())
+    order = counts.argsort(descending=True, stable=True)
+    return (keys * torch.where(signs < 0, -1.0, 1.0)[:, None])[order]

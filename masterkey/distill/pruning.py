@@ -1,0 +1,93 @@
+"""Which filters to leave out before keys are sought, and why: dead, constant, random, near duplicates."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..shapes import FilterTable, Shapes
+from .structure import is_random
+
+REASONS = ("", "dead", "constant", "random", "duplicate")
+KEPT, DEAD, CONSTANT, RANDOM, DUPLICATE = range(len(REASONS))
+_BLOCK = 2048
+
+RandomRule = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What pruning decided: for every filter a number in ``REASONS``, of which 0 is "kept"."""
+
+    verdict: Tensor
+
+    @property
+    def kept(self) -> Tensor:
+        """Mask of the filters that are left."""
+        return self.verdict == KEPT
+
+    def counts(self) -> dict[str, int]:
+        """How many filters were left out for each reason, and how many are kept."""
+        counts = torch.bincount(self.verdict, minlength=len(REASONS)).tolist()
+        return {**dict(zip(REASONS[1:], counts[1:], strict=True)), "kept": counts[KEPT]}
+
+
+def prune(
+    table: FilterTable,
+    shapes: Shapes,
+    *,
+    dead: float = 0.1,
+    duplicates: float = 0.99,
+    sign: bool = True,
+    random: RandomRule | None = is_random,
+) -> Pruning:
+    """Judge every filter; a filter gets the first reason that holds, in this order.
+
+    Args:
+        table: the filters.
+        shapes: the same filters taken apart.
+        dead: a filter is dead whose L2 norm is zero or below ``dead`` times the median norm of its layer
+            (``Bank.pruned``'s rule).
+        duplicates: of filters whose shapes have a cosine above this, only the first stays; 1 keeps all.
+        sign: whether a filter counts as a duplicate of its negative too.
+        random: tells which of (n, kh, kw) filters are without structure; None keeps them.
+    """
+    verdict = torch.full((len(table.filters),), KEPT)
+    norms = table.filters.double().flatten(1).norm(dim=1)
+    for number in range(len(table.names)):
+        members = table.layer == number
+        verdict[members & ((norms == 0) | (norms < dead * norms[members].quantile(0.5)))] = DEAD
+    verdict[(verdict == KEPT) & (shapes.norm == 0)] = CONSTANT
+    if random is not None:
+        left = (verdict == KEPT).nonzero()[:, 0]
+        verdict[left[random(table.filters[left])]] = RANDOM
+    if duplicates < 1:
+        left = (verdict == KEPT).nonzero()[:, 0]
+        verdict[left[near_duplicates(shapes.unit[left], duplicates, sign)]] = DUPLICATE
+    return Pruning(verdict)
+
+
+def near_duplicates(unit: Tensor, threshold: float, sign: bool = True) -> Tensor:
+    """Mask of the rows of ``unit`` (n, d) that have a cosine above ``threshold`` with an earlier row that stays."""
+    found = torch.zeros(len(unit), dtype=torch.bool)
+    leaders = unit[:0]
+    for start in range(0, len(unit), _BLOCK):
+        block = unit[start : start + _BLOCK]
+        doubled = torch.zeros(len(block), dtype=torch.bool)
+        for other in leaders.split(_BLOCK):
+            doubled |= _above(block @ other.T, threshold, sign).any(1)
+        fresh = block[~doubled]
+        again = torch.zeros(len(fresh), dtype=torch.bool)
+        pairs = _above(fresh @ fresh.T, threshold, sign).triu(1)
+        for row in pairs.any(1).nonzero()[:, 0].tolist():
+            if not again[row]:
+                again |= pairs[row]
+        doubled[(~doubled).nonzero()[:, 0][again]] = True
+        found[start : start + len(block)] = doubled
+        leaders = torch.cat((leaders, fresh[~again]))
+    return found
+
+
+def _above(cosines: Tensor, threshold: float, sign: bool) -> Tensor:
+    return (cosines.abs() if sign else cosines) > threshold

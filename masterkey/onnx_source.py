@@ -1,0 +1,107 @@
+"""A bank out of an ONNX file, which holds a network of any framework as a graph in the order of a forward pass."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .bank import Bank
+from .errors import CheckpointError
+from .format import check_finite, file_sha256
+from .mask import stage_of
+from .metadata import KINDS, Layer, Metadata, Source, check_layer_name
+
+SUFFIX = ".onnx"
+
+
+class _Convolution(NamedTuple):
+    name: str
+    weight: Tensor
+    groups: int
+    stride: tuple[int, int]
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight.shape[2], self.weight.shape[3]
+
+    @property
+    def kind(self) -> str:
+        if self.kernel == (1, 1):
+            return "pointwise"
+        # one filter for each input channel; a single input channel alone is a stem's
+        return "depthwise" if self.weight.shape[1] == 1 and self.groups > 1 else "dense"
+
+
+def from_onnx(
+    path: Path,
+    kind: str = "depthwise",
+    *,
+    name: str | None = None,
+    licence: str | None = None,
+    base_model: str | None = None,
+    datasets: Sequence[str] = (),
+) -> Bank:
+    """Take the filters out of the two-dimensional convolutions of an ONNX file; transposed ones are left out.
+
+    Raises:
+        CheckpointError: the file cannot be read, holds no filters of that kind, or the extra ``onnx`` is missing.
+        BankFormatError: a filter is NaN or infinite.
+    """
+    if kind not in KINDS:
+        raise CheckpointError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    found: dict[str, _Convolution] = {}
+    for each in _convolutions(path):
+        if kind in ("all", each.kind):
+            found.setdefault(each.name, each)  # a weight that several convolutions share is one layer
+    if not found:
+        raise CheckpointError(f"{path} holds no {kind} convolution")
+    layers = {name: each.weight for name, each in found.items()}
+    check_finite(layers, str(path))
+    described = tuple(
+        Layer(each.name, each.kernel, len(each.weight), each.groups, each.stride, stage_of(each.name))
+        for each in found.values()
+    )
+    metadata = Metadata(
+        name=name or path.stem,
+        kind=kind,
+        source=Source(kind="onnx", id=path.name, file=path.name, sha256_verified=file_sha256(path)),
+        layers=described,
+        order="forward",
+        base_model=base_model,
+        datasets=tuple(datasets),
+        licence=licence,
+    )
+    return Bank(layers, metadata)
+
+
+def _convolutions(path: Path) -> Iterator[_Convolution]:
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as missing:
+        raise CheckpointError("ONNX files need the extra onnx: pip install 'masterkey[onnx]'") from missing
+    try:
+        graph = onnx.load(str(path)).graph
+    except Exception as error:  # whatever its parser and its readers of external data raise for a broken file
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} cannot be read as ONNX: {reason:.200}") from error
+    weights: dict[str, Any] = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "Constant" and "value" in attributes:
+            weights[node.output[0]] = attributes["value"].t
+        elif node.op_type == "Conv" and (tensor := weights.get(node.input[1])) is not None and len(tensor.dims) == 4:
+            _check_name(path, node.input[1])
+            weight = torch.from_numpy(numpy_helper.to_array(tensor).astype("float32"))
+            strides = list(attributes["strides"].ints) if "strides" in attributes else [1, 1]
+            groups = int(attributes["group"].i) if "group" in attributes else 1
+            yield _Convolution(node.input[1], weight, groups, (int(strides[0]), int(strides[1])))
+
+
+def _check_name(path: Path, name: str) -> None:
+    try:
+        check_layer_name(name)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
