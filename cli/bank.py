@@ -1,4 +1,4 @@
-"""Commands on banks: list, info, verify, plot, extract."""
+"""Commands on banks: list, info, download, verify, plot, extract."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -6,29 +6,59 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from masterkey.catalog import Recipe, recipes
-from masterkey.names import BuiltinName, load_bank, parse_name
+from masterkey.index import index
+from masterkey.names import BuiltinName, is_remote, load_bank, parse_name
 
-from .options import SizeOption, parse_size
+from .options import LocalOption, RevisionOption, SizeOption, TokenOption, parse_size
 from .output import Json, doing, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
     from masterkey.bank import Bank
 
-BankArgument = Annotated[str, typer.Argument(metavar="BANK", help="A built-in bank's name, or a bank's folder.")]
+BankArgument = Annotated[
+    str, typer.Argument(metavar="BANK", help="A built-in bank's name, a folder, or a name on the Hub.")
+]
 
 
-def list_(json: Json = False) -> None:
-    """List the banks that are built in.
+def list_(
+    remote: Annotated[bool, typer.Option("--remote", help="List what others have published on the Hub.")] = False,
+    token: TokenOption = None,
+    json: Json = False,
+) -> None:
+    """List the banks that are built in, or with --remote those on the Hub.
 
     Example: masterkey list
     """
-    if json:
+    if remote:
+        _list_remote(token, json)
+    elif json:
         print_json([_recipe_facts(recipe) for recipe in recipes().values()])
     else:
-        print_table(["bank", "licence", "what"], [[r.name, r.licence, r.summary] for r in recipes().values()])
+        rows = [[r.name, r.origin, r.terms, r.summary] for r in recipes().values()]
+        print_table(["bank", "where from", "licence", "what"], rows)
 
 
-def info(bank: BankArgument, json: Json = False) -> None:
+def _list_remote(token: str | None, json: bool) -> None:
+    with doing("asking the Hub"):
+        from masterkey.hub.access import Access
+        from masterkey.hub.listing import list_published
+
+        published = list_published(Access(token=token))
+    if json:
+        print_json([{"bank": bank.repo_id, "licence": bank.licence, "private": bank.private} for bank in published])
+    elif published:
+        print_table(["bank", "licence"], [[bank.repo_id, bank.licence or "unknown"] for bank in published])
+    else:
+        tell("nobody has published a bank there")
+
+
+def info(
+    bank: BankArgument,
+    revision: RevisionOption = None,
+    token: TokenOption = None,
+    local_files_only: LocalOption = False,
+    json: Json = False,
+) -> None:
     """Show a bank's source, licence, counts, hash.
 
     Example: masterkey info scale-space-8
@@ -37,22 +67,46 @@ def info(bank: BankArgument, json: Json = False) -> None:
     if isinstance(meant, BuiltinName):
         facts = {**_recipe_facts(meant.recipe), "of": meant.of}
     else:
-        facts = _stored_facts(load_bank(bank))
-    if json:
-        print_json(facts)
-    else:
-        print_facts({key: _shown(value) for key, value in facts.items() if key != "layers"})
+        with doing(f"loading {bank}"):
+            facts = _stored_facts(load_bank(bank, revision, None, token, local_files_only))
+    _print_facts(facts, json)
 
 
-def verify(bank: BankArgument, kernel: SizeOption = None, json: Json = False) -> None:
+def download(
+    bank: BankArgument, revision: RevisionOption = None, token: TokenOption = None, json: Json = False
+) -> None:
+    """Fetch a bank into the cache, and verify it.
+
+    Of a network's checkpoint only its filters are fetched, where its format and its server allow it. What is in
+    the cache is there with no network, too.
+
+    Examples:
+
+    masterkey download timm/convnext_tiny.fb_in1k
+
+    masterkey download org/bank --revision v1
+    """
+    with doing(f"fetching {bank}"):
+        fetched = load_bank(bank, revision, None, token)
+    _print_facts(_stored_facts(fetched), json)
+
+
+def verify(
+    bank: BankArgument,
+    kernel: SizeOption = None,
+    revision: RevisionOption = None,
+    token: TokenOption = None,
+    local_files_only: LocalOption = False,
+    json: Json = False,
+) -> None:
     """Check a bank in full: sizes, values, hash.
 
-    A built-in bank is computed at --kernel, checked, and its hash printed.
+    A bank that is computed is checked at --kernel, and its hash printed.
 
     Example: masterkey verify ./mcunet
     """
     with doing(f"verifying {bank}"):
-        checked = _load(bank, kernel)
+        checked = _load(bank, kernel, revision, token, local_files_only)
     facts = {"bank": checked.name, "verified": True, "filters": len(checked), "sha256": checked.sha256}
     if json:
         print_json(facts)
@@ -79,7 +133,10 @@ def plot(
 
 
 def extract(
-    source: Annotated[str, typer.Argument(help="A checkpoint file, or a timm model name.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="A checkpoint file, hf://org/repo/file, https://…, timm/CHECKPOINT, or a timm model name."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write the bank to.")],
     kind: Annotated[
         Literal["depthwise", "pointwise", "dense", "all"], typer.Option(help="Which convolutions to take.")
@@ -89,49 +146,71 @@ def extract(
     base_model: Annotated[str | None, typer.Option(help="Network that the weights in a file belong to.")] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="Data a file's weights were trained on.")] = None,
     pretrained: Annotated[bool, typer.Option(help="For a timm name: pretrained or random weights.")] = True,
+    revision: RevisionOption = None,
+    token: TokenOption = None,
+    local_files_only: LocalOption = False,
     json: Json = False,
 ) -> None:
     """Make a bank of a checkpoint or a timm name.
 
     Checkpoints: .safetensors, .pth, .pt, .pkl, .bin, .ckpt, .tar, and .txt for key filters. Nothing a pickle
-    brings along is run.
+    brings along is run. Of a remote checkpoint only the filters are fetched, where that can be done.
 
     Examples:
 
     masterkey extract mcunet-320kb-1mb_imagenet.pth -o ./mcunet --licence MIT
 
-    masterkey extract convnext_tiny.fb_in1k -o ./convnext-tiny
+    masterkey extract timm/convnext_tiny.fb_in1k -o ./convnext-tiny
+
+    masterkey extract hf://org/repo/model.safetensors -o ./bank
 
     masterkey extract convnext_femto --no-pretrained -o ./random-femto
     """
     from masterkey.checkpoint import SUFFIXES
 
+    named = not (is_remote(source) or Path(source).exists() or source.lower().endswith(SUFFIXES))
+    on_hub = named and source.startswith("timm/")
+    of_timm = on_hub or (named and "/" not in source)
+    if of_timm and (licence or base_model or dataset):
+        raise typer.BadParameter("timm states licence, base model and data sets of its own networks itself")
     with doing(f"extracting from {source}"):
         from masterkey.bank import Bank
 
-        if Path(source).exists() or "/" in source or source.lower().endswith(SUFFIXES):
-            bank = Bank.from_checkpoint(source, kind, licence=licence, base_model=base_model, datasets=dataset or [])
-        elif licence or base_model or dataset:
-            raise typer.BadParameter("timm states licence, base model and data sets of its own networks itself")
+        if on_hub:
+            bank = load_bank(source, revision, None, token, local_files_only, kind)
+        elif not of_timm:
+            bank = Bank.from_checkpoint(
+                source,
+                kind,
+                licence=licence,
+                base_model=base_model,
+                datasets=dataset or [],
+                revision=revision,
+                token=token,
+                local_files_only=local_files_only,
+            )
         else:
             bank = Bank.from_model(source, kind, pretrained)
         bank = bank.renamed(name) if name else bank
         bank.save_pretrained(output)
     tell(f"wrote {output}")
-    if json:
-        print_json(_stored_facts(bank))
-    else:
-        print_facts({key: _shown(value) for key, value in _stored_facts(bank).items() if key != "layers"})
+    _print_facts(_stored_facts(bank), json)
 
 
-def _load(bank: str, kernel: str | None) -> "Bank":
+def _load(
+    bank: str,
+    kernel: str | None,
+    revision: str | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+) -> "Bank":
     """Load a bank; a computed one at the kernel asked for.
 
     Raises:
         typer.BadParameter: a kernel size for a stored bank.
     """
     size = parse_size(kernel)
-    loaded = load_bank(bank)
+    loaded = load_bank(bank, revision, None, token, local_files_only)
     if size is None:
         return loaded
     from masterkey.closed_form.banks import ComputedBank
@@ -142,12 +221,26 @@ def _load(bank: str, kernel: str | None) -> "Bank":
 
 
 def _recipe_facts(recipe: Recipe) -> dict[str, Any]:
-    return {
+    facts = {
         "bank": recipe.name,
-        "rule": recipe.summary,
+        "what": recipe.summary,
+        "where from": recipe.origin,
         "licence": recipe.licence,
+        "non-commercial": recipe.terms != recipe.licence,
         "reference": recipe.reference,
-        "kernels": "any; computed for the network it goes into",
+    }
+    if recipe.rule == "computed":
+        return {**facts, "kernels": "any; computed for the network it goes into"}
+    known = index()[recipe.name]
+    return {
+        **facts,
+        "source": recipe.source or recipe.source_text,
+        "revision": recipe.revision or known.revision or "not pinned",
+        "model": recipe.model,
+        "base model": recipe.base_model,
+        "data sets": list(recipe.datasets),
+        "filters": {f"{kh}x{kw}": count for (kh, kw), count in known.counts().items()},
+        "sha256": known.sha256 or "not pinned",
     }
 
 
@@ -156,8 +249,11 @@ def _stored_facts(bank: "Bank") -> dict[str, Any]:
     return {
         "bank": about.name,
         "kind": about.kind,
-        "source": " ".join(filter(None, [about.source.kind, about.source.id, about.source.revision])),
+        "source": " ".join(filter(None, [about.source.kind, about.source.id])),
+        "revision": about.source.revision,
+        "file": about.source.file,
         "source sha256": about.source.sha256_verified or "not pinned",
+        "announced sha256": about.source.sha256_announced,
         "base model": about.base_model or "unknown",
         "data sets": list(about.datasets) or "unknown",
         "licence": about.licence or "unknown",
@@ -169,7 +265,16 @@ def _stored_facts(bank: "Bank") -> dict[str, Any]:
     }
 
 
+def _print_facts(facts: dict[str, Any], json: bool) -> None:
+    if json:
+        print_json(facts)
+    else:
+        print_facts({key: _shown(value) for key, value in facts.items() if key != "layers"})
+
+
 def _shown(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "yes" if value else None
     if isinstance(value, dict):
         return ", ".join(f"{count:,} of {kernel}" for kernel, count in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else value

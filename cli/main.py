@@ -9,9 +9,12 @@ import typer
 
 from masterkey.errors import MasterkeyError
 
-from .bank import extract, info, list_, plot, verify
+from .analyze import analyze
+from .bank import download, extract, info, list_, plot, verify
 from .bench import app as bench
+from .distill import distill
 from .model import init, inspect
+from .publish import build, publish, push
 
 app = typer.Typer(
     name="masterkey",
@@ -22,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("list")(list_)
-for command in (info, verify, plot, extract, inspect, init):
+for command in (info, download, verify, plot, extract, analyze, distill, inspect, init, build, push, publish):
     app.command()(command)
 app.add_typer(bench, name="bench")
 
@@ -49,6 +52,10 @@ def _main(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    # before huggingface_hub is imported: its notes on attempts are none of ours, nor are bars that nobody watches
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="masterkey")
     except SystemExit as stop:

@@ -18,12 +18,15 @@ LayersOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of the network's own weights and of banks that are drawn.")]
+RevisionOption = Annotated[str | None, typer.Option(help="On the Hub: a branch, a tag or a commit.")]
+TokenOption = Annotated[str | None, typer.Option(help="The Hub's token; the one logged in with if not given.")]
+LocalOption = Annotated[bool, typer.Option("--local-files-only", help="Take what is in the cache; ask no network.")]
 SizeOption = Annotated[
     str | None, typer.Option("--kernel", metavar="K|KHxKW", help="Kernel size of a computed bank (7 if not given).")
 ]
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
+def parse_size(text: str | None, option: str = "--kernel") -> tuple[int, int] | None:
     """Read a kernel size: ``7`` or ``1x11``.
 
     Raises:
@@ -33,7 +36,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         return None
     found = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text)
     if not found or min(sides := (int(found[1]), int(found[2] or found[1]))) < 1 or max(sides) > 101:
-        raise typer.BadParameter(f"{text!r} is no kernel size from 1 to 101; write 7 or 1x11", param_hint="--kernel")
+        raise typer.BadParameter(f"{text!r} is no kernel size from 1 to 101; write 7 or 1x11", param_hint=option)
     return sides
 
 

@@ -16,7 +16,7 @@ from .atomic import write_all_atomically
 from .errors import BankFormatError, MasterkeyError, PlanError
 from .fit import fit_kernel
 from .mask import LayerMask, mask_layers
-from .metadata import Kernel, Metadata, Source, canonical_json
+from .metadata import Kernel, Metadata, Source
 from .rules import KernelRule
 
 if TYPE_CHECKING:
@@ -65,17 +65,25 @@ class Bank:
         token: str | bool | None = None,
         local_files_only: bool = False,
     ) -> Bank:
-        """Load a bank by its built-in name or from its folder.
+        """Load a bank by its name: a folder, a built-in bank, or one on the Hub (docs/hub.md).
 
-        ``revision``, ``cache_dir``, ``token`` and ``local_files_only`` are for banks on the Hub.
+        Args:
+            name_or_path: a path; a built-in name; ``hf://org/repo/file`` or ``https://…``, the filters of a
+                checkpoint; ``timm/<checkpoint>``, those of timm's pretrained weights; ``org/name[@revision]``.
+            revision: on the Hub: a branch, a tag or a commit.
+            cache_dir: folder to keep downloads in, instead of huggingface_hub's own.
+            token: for the Hub; None takes the one that was logged in with, False sends none.
+            local_files_only: take what was fetched before, and ask no network.
 
         Raises:
             UnknownNameError: no such bank; near names are given.
+            HubError: it cannot be fetched, or is not in the cache and no network may be used.
+            CheckpointError: a checkpoint that holds no such filters or cannot be read safely.
             BankFormatError: the file is not a sound bank.
         """
         from .names import load_bank
 
-        return load_bank(name_or_path)
+        return load_bank(name_or_path, revision, cache_dir, token, local_files_only)
 
     @staticmethod
     def from_model(model: nn.Module | str, kind: str = "depthwise", pretrained: bool = True) -> Bank:
@@ -318,21 +326,35 @@ class Bank:
         Raises:
             SaveError: the folder cannot be written; what it held before is intact.
         """
-        from .card import card_text
+        from .folder import bank_files
 
         folder = Path(directory)
-        weights = bank_format.encode(self.layers, self.metadata)
-        config = canonical_json(self.metadata.to_dict(self.sha256))
-        files = {
-            folder / bank_format.CONFIG_NAME: config.encode() + b"\n",
-            folder / "README.md": card_text(self).encode(),
-        }
-        if self.kind == "depthwise":
-            from .atlas import draw_atlas, encode_png
-
-            files[folder / "atlas.png"] = encode_png(draw_atlas(self.layers, self.name))
-        write_all_atomically({**files, folder / bank_format.WEIGHTS_NAME: weights})
+        # in the mapping's order: weights last
+        write_all_atomically({folder / name: data for name, data in bank_files(self).items()})
         return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool = False,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Publish the bank as a model repository of the Hub, in one commit, and return the commit's address.
+
+        Args:
+            repo_id: ``NAMESPACE/NAME``; created if it does not exist.
+            private: create it as private; an existing repository stays as it is.
+            token: the Hub's; the one that was logged in with if not given.
+            create_pr: open a pull request instead of committing to ``main``.
+
+        Raises:
+            PublishError: the card would lose or loosen a source's licence, or the Hub did not take it.
+        """
+        from .folder import bank_files
+        from .hub.publish import push_files
+
+        return push_files(self, bank_files(self, where=repo_id), repo_id, private, token, create_pr)
 
 
 def join(banks: Sequence[Bank]) -> Bank:

@@ -1,16 +1,42 @@
 """The built-in banks, read from their recipes; imports neither torch nor timm."""
 
+import difflib
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from .errors import RecipeError
+from .licence import is_non_commercial
+
+RULES = ("computed", "extracted")
+STEPS = (
+    *("select", "shuffled", "pixel_shuffled", "pruned", "sampled", "signed"),
+    *("normalized", "resized", "repeated"),
+)
+_REQUIRED = 5  # fields from the first on
+# the rest is text
+_TYPES: dict[str, type] = {"of_bank": bool, "datasets": list, "factor": float, "steps": list, "figures": dict}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A built-in bank: its name, how it comes about, and under which licence it is.
 
-    ``of_bank`` banks may be made of another one: ``shuffled-pixels:scale-space-8``.
+    ``computed`` banks are rules in ``masterkey.closed_form``; those with ``of_bank`` may be made of another bank:
+    ``shuffled-pixels:scale-space-8``. ``extracted`` banks are the depthwise filters of pretrained weights:
+
+    - ``source``: the weights' name, as ``masterkey.names`` understands it; None where they are no download that
+      has a name, and then ``source_text`` says where a person finds the file
+    - ``revision``: the source's commit or tag; None is not pinned
+    - ``model``: the timm architecture that the layers are checked against
+    - ``base_model``, ``datasets``, ``licence``: of the weights; they go into the bank
+    - ``factor``: what the architecture multiplies each layer's output by
+    - ``steps``: steps of the bank algebra, each a method's name and its arguments
+    - ``card``, ``figures``: a paragraph for the bank's card, and what was measured: what and how -> figure
     """
 
     name: str
@@ -18,17 +44,108 @@ class Recipe:
     summary: str
     licence: str
     reference: str
-    of_bank: bool
+    of_bank: bool = False
+    source: str | None = None
+    source_text: str | None = None
+    revision: str | None = None
+    model: str | None = None
+    base_model: str | None = None
+    datasets: tuple[str, ...] = ()
+    factor: float = 1.0
+    steps: tuple[tuple[str, dict[str, Any]], ...] = ()
+    card: str = ""
+    figures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def origin(self) -> str:
+        """Where the bank comes from, in words."""
+        if self.rule == "computed":
+            return "computed"
+        return "built from the Hub at first use" if self.source else "built from a file that you download"
+
+    @property
+    def terms(self) -> str:
+        """The licence, marked where it does not allow commercial use."""
+        return f"{self.licence} (non-commercial)" if is_non_commercial(self.licence) else self.licence
 
 
 @cache
 def recipes() -> dict[str, Recipe]:
     """Return the recipes by name, in alphabetical order."""
     found = [entry for entry in files("masterkey.banks").iterdir() if entry.name.endswith(".toml")]
-    all_recipes = [Recipe(**tomllib.loads(entry.read_text(encoding="utf-8"))) for entry in found]
+    all_recipes = [parse_recipe(entry.read_text(encoding="utf-8"), entry.name) for entry in found]
     return {recipe.name: recipe for recipe in sorted(all_recipes, key=lambda recipe: recipe.name)}
 
 
 def list_banks() -> list[str]:
     """Return the names of the built-in banks."""
     return list(recipes())
+
+
+def extracted_recipes() -> list[Recipe]:
+    """Return the recipes of the banks that are extracted; computed ones are made on the spot."""
+    return [recipe for recipe in recipes().values() if recipe.rule == "extracted"]
+
+
+def find_recipe(name_or_path: str) -> Recipe:
+    """Return a built-in recipe by its name, or read a recipe file (``.toml``) of one's own.
+
+    Raises:
+        RecipeError: neither, or the file is no recipe.
+    """
+    if name_or_path in recipes():
+        return recipes()[name_or_path]
+    if name_or_path.endswith(".toml"):
+        return _read_recipe(Path(name_or_path))
+    near = difflib.get_close_matches(name_or_path, recipes(), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "masterkey list shows them; a file must end in .toml"
+    raise RecipeError(f"no recipe named {name_or_path!r:.100}; {hint}")
+
+
+def _read_recipe(path: Path) -> Recipe:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or no UTF-8
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RecipeError(f"cannot read the recipe {str(path)!r:.200}: {reason}") from error
+    return parse_recipe(text, str(path))
+
+
+def parse_recipe(text: str, where: str) -> Recipe:
+    """Read a recipe's TOML.
+
+    Raises:
+        RecipeError: no TOML, a field that is unknown, missing or of another type, or a rule that cannot be followed.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where} is no TOML: {error}") from error
+    if problem := _problem(raw):
+        raise RecipeError(f"{where} is no recipe: {problem}")
+    steps = tuple((name, arguments) for name, arguments in raw.pop("steps", []))
+    return Recipe(**raw | {"datasets": tuple(raw.get("datasets", [])), "steps": steps})
+
+
+def _problem(raw: Mapping[str, Any]) -> str | None:
+    """Say what keeps a TOML table from being a recipe."""
+    known = [each.name for each in fields(Recipe)]
+    for key in known[:_REQUIRED]:
+        if key not in raw:
+            return f"it lacks {key}"
+    for key, value in raw.items():
+        if key not in known:
+            return f"unknown field {key!r:.60}; known: {', '.join(known)}"
+        if type(value) is not _TYPES.get(key, str):
+            return f"{key} = {value!r:.60} is not of type {_TYPES.get(key, str).__name__}"
+    if raw["rule"] not in RULES:
+        return f"rule {raw['rule']!r:.60} is none of {', '.join(RULES)}"
+    if raw["rule"] == "extracted" and not (raw.get("source") or raw.get("source_text")):
+        return "an extracted bank needs a source, or a source_text"
+    texts = [*raw.get("datasets", []), *raw.get("figures", {}).values()]
+    if not all(isinstance(text, str) for text in texts):
+        return "datasets and figures are texts"
+    for step in raw.get("steps", []):
+        if not (isinstance(step, list) and [type(part) for part in step] == [str, dict] and step[0] in STEPS):
+            return f"step {step!r:.60} is not [NAME, {{ARGUMENTS}}] with a name out of {', '.join(STEPS)}"
+    return None

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -66,13 +66,13 @@ def read_checkpoint(path: Path, wanted: Wanted) -> Checkpoint:
 def select_tensors(state: Mapping[str, Any], wanted: Wanted) -> Checkpoint:
     """Take the wanted tensors out of a state dict, names without the prefixes that wrappers add."""
     tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    prefix = _prefix(tensors)
+    prefix = common_prefix(tensors)
     own = {name.removeprefix(prefix): value for name, value in tensors.items()}
     chosen = {name: value for name, value in own.items() if wanted(name, tuple(value.shape))}
     return Checkpoint(chosen, ordered=True, total=len(tensors))
 
 
-def _prefix(names: Collection[str]) -> str:
+def common_prefix(names: Collection[str]) -> str:
     """Return what wrappers, one around the other, have put before every name."""
     prefix = ""
     while more := next((each for each in _WRAPPERS if names and all(n.startswith(prefix + each) for n in names)), ""):
@@ -87,7 +87,7 @@ def _read_safetensors(path: Path, wanted: Wanted) -> Checkpoint:
         raise CheckpointError(str(error)) from error
     if METADATA_KEY in header.metadata:
         raise CheckpointError(f"{path} is a bank already; load it with Bank.from_pretrained, or give its folder")
-    prefix = _prefix(header.tensors)
+    prefix = common_prefix(header.tensors)
     own = {name.removeprefix(prefix): tuple(entry["shape"]) for name, entry in header.tensors.items()}
     try:
         with safe_open(path, framework="pt") as file:
@@ -99,15 +99,32 @@ def _read_safetensors(path: Path, wanted: Wanted) -> Checkpoint:
 
 
 def _read_torch(path: Path, wanted: Wanted) -> Checkpoint:
-    content = _load_torch(path)
-    entry, state = _unwrap(content)
-    if not _holds_tensors(state):
-        keys = ", ".join(f"{key!s:.40}" for key in list(content)[:5]) if isinstance(content, Mapping) else ""
-        found = f"the keys {keys!r:.300}" if keys else f"a {type(content).__name__}"
-        raise CheckpointError(f"{path} holds no state dict: found {found}, looked under {', '.join(_ENTRIES)}")
-    assert isinstance(state, Mapping)
+    entry, state = state_in(_load_torch(path), str(path))
     chosen = select_tensors(state, wanted)
     return Checkpoint(chosen.tensors, ordered=True, entry=entry, total=chosen.total)
+
+
+def state_in(content: object, where: str) -> tuple[str | None, Mapping[Any, Any]]:
+    """Return the state dict in what a checkpoint holds, and the key it was under if it was wrapped.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    entry, state = _unwrap(content)
+    if not isinstance(state, Mapping) or not _holds_tensors(state):
+        keys = ", ".join(f"{key!s:.40}" for key in list(content)[:5]) if isinstance(content, Mapping) else ""
+        found = f"the keys {keys!r:.300}" if keys else f"a {type(content).__name__}"
+        raise CheckpointError(f"{where} holds no state dict: found {found}, looked under {', '.join(_ENTRIES)}")
+    return entry, state
+
+
+def load_torch_zip(archive: BinaryIO, where: str) -> object:
+    """Read the pickle of a torch checkpoint in zip format: its tensors have names, shapes and types, no numbers.
+
+    Raises:
+        CheckpointError: damaged, or a pickle that asks for more than tensors and plain containers.
+    """
+    return _load(archive, where, map_location="meta")
 
 
 def _load_torch(path: Path) -> object:
@@ -129,14 +146,18 @@ def _load_torch(path: Path) -> object:
             else "no file that torch.save wrote, or its beginning is damaged"
         )
         raise CheckpointError(f"{path} was refused, none of it was run: it is {what}")
+    return _load(path, str(path), map_location="cpu", mmap=zipped)
+
+
+def _load(file: Path | BinaryIO, where: str, **how: Any) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            content: object = torch.load(file, weights_only=True, **how)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} was refused, none of it was run: {_refusal(error)}") from error
+        raise CheckpointError(f"{where} was refused, none of it was run: {_refusal(error)}") from error
     except Exception as error:  # a damaged file fails wherever its bytes happen to lead
-        raise CheckpointError(f"{path} is not a sound torch checkpoint: {_first_sentence(error)}") from error
+        raise CheckpointError(f"{where} is not a sound torch checkpoint: {_first_sentence(error)}") from error
     return content
 
 

@@ -34,3 +34,15 @@ class PlanError(MasterkeyError):
 
 class NotInjectedError(MasterkeyError):
     """An operation on the bank inside a model that holds none."""
+
+
+class RecipeError(MasterkeyError):
+    """A recipe that cannot be understood, or whose source is not what it says."""
+
+
+class PublishError(MasterkeyError):
+    """A bank that must not be published as it is, or that the Hub did not take; the repository is as it was."""
+
+
+class HubError(MasterkeyError):
+    """Something on the Hub or another server that is not there, may not be read, or did not arrive whole."""

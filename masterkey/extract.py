@@ -1,7 +1,8 @@
-"""A bank out of a live network, a timm name, a state dict, or a checkpoint file."""
+"""A bank out of a live network, a timm name, a state dict, or a checkpoint."""
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 
 from .bank import Bank
 from .checkpoint import Checkpoint, Wanted, read_checkpoint, select_tensors
-from .depthwise import require_layers
-from .errors import CheckpointError
+from .depthwise import Found, require_layers
+from .errors import CheckpointError, UnknownNameError
 from .format import check_finite, file_sha256
 from .mask import stage_of
 from .metadata import KINDS, Layer, Metadata, Source, check_layer_name
-from .names import expanded
+from .names import expanded, is_remote, load_bank
 
 # timm's tags name the training data; the last one of a tag is what the weights were last trained on.
 _DATASETS = {
@@ -49,21 +50,47 @@ def from_model(
         BankFormatError: a weight is NaN or infinite.
     """
     model = _unwrapped(model)
-    found = require_layers(model, kind)
     title = name or type(model).__name__
+    return bank_of_layers(
+        require_layers(model, kind),
+        kind,
+        name=title,
+        source=source or Source(kind="model", id=title),
+        licence=licence,
+        base_model=base_model,
+        datasets=datasets,
+    )
+
+
+def bank_of_layers(
+    found: Found,
+    kind: str,
+    *,
+    name: str,
+    source: Source,
+    licence: str | None,
+    base_model: str | None,
+    datasets: Sequence[str],
+) -> Bank:
+    """Make a bank of the layers found in a network.
+
+    Raises:
+        CheckpointError: they have no weights yet.
+        BankFormatError: a weight is NaN or infinite.
+    """
     layers: dict[str, Tensor] = {}
     about = []
     for layer in found.layers:
         parameter = f"{layer.name}.weight"
-        weight = _filters(parameter, layer.weight, title)
+        weight = _filters(parameter, layer.weight, name)
         layers[parameter] = weight
         stage = stage_of(parameter)
         about.append(Layer(parameter, layer.kernel, len(weight), layer.groups, layer.stride, stage, layer.factor))
-    check_finite(layers, title)
+    check_finite(layers, name)
     metadata = Metadata(
-        name=title,
+        name=name,
         kind=kind,
-        source=source or Source(kind="model", id=title),
+        source=source,
         layers=tuple(about),
         order=found.order,
         base_model=base_model,
@@ -103,8 +130,13 @@ def from_timm(name: str, kind: str = "depthwise", pretrained: bool = True, seed:
         source=Source(kind="timm", id=f"timm/{full_name}"),
         licence=config.get("license"),
         base_model=config.get("hf_hub_id") or f"timm/{full_name}",
-        datasets=[_DATASETS[part] for part in re.split(r"[_.]", tag) if part in _DATASETS],
+        datasets=tag_datasets(tag),
     )
+
+
+def tag_datasets(tag: str) -> list[str]:
+    """Return the data sets that the tag of timm's pretrained weights names, as in ``fb_in22k_ft_in1k``."""
+    return [_DATASETS[part] for part in re.split(r"[_.]", tag) if part in _DATASETS]
 
 
 def from_state_dict(state: Mapping[str, Any], kind: str = "depthwise", *, name: str, **about: Any) -> Bank:
@@ -116,8 +148,8 @@ def from_state_dict(state: Mapping[str, Any], kind: str = "depthwise", *, name: 
         CheckpointError: it holds no filters of that kind, or none that are numbers of their own.
         BankFormatError: a filter is NaN or infinite.
     """
-    checkpoint = select_tensors(state, _wanted(kind))
-    return _bank(checkpoint, kind, Source(kind="state-dict", id=name), name, name, **about)
+    checkpoint = select_tensors(state, wanted_for(kind))
+    return bank_of_checkpoint(checkpoint, kind, Source(kind="state-dict", id=name), name, name, **about)
 
 
 def from_checkpoint(
@@ -128,28 +160,54 @@ def from_checkpoint(
     licence: str | None = None,
     base_model: str | None = None,
     datasets: Sequence[str] = (),
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
 ) -> Bank:
-    """Take the filters out of a checkpoint file: safetensors, a torch checkpoint, or a text file of keys.
+    """Take the filters out of a checkpoint: safetensors, a torch checkpoint, ONNX, or a text file of keys.
 
     Torch files are read with ``weights_only=True`` and may be wrapped in ``state_dict``, ``model`` or an EMA
-    of either. The order is the file's own, or natural name order for safetensors, which keeps none.
+    of either. The order is the file's own, or natural name order for safetensors, which keeps none. Of a remote
+    file only the filters are read, where its format and its server allow it.
 
     Args:
-        path_or_url: a local file.
+        path_or_url: a local file, ``hf://org/repo/file`` or ``https://…``.
         kind: ``depthwise``, ``pointwise``, ``dense`` or ``all``.
         name: the bank's name; the file's stem if not given.
-        licence: of the weights; it travels with the bank.
+        licence: of the weights; it travels with the bank. What the Hub states of a file there need not be given.
         base_model: the network the weights belong to.
         datasets: what they were trained on.
+        revision: of a remote file: a branch, a tag or a commit.
+        cache_dir: folder to keep downloads in, instead of huggingface_hub's own.
+        token: for the Hub; None takes the one that was logged in with, False sends none.
+        local_files_only: take what was fetched before, and ask no network.
 
     Raises:
         CheckpointError: the file cannot be read safely, or holds no filters of that kind.
+        HubError: a remote file cannot be fetched.
+        UnknownNameError: a revision of a local file.
         BankFormatError: a filter is NaN or infinite.
     """
-    if re.match(r"(?i)(https?|hf)://", str(path_or_url)):
-        raise CheckpointError(f"{path_or_url}: remote checkpoints are not read yet; download the file first")
+    if is_remote(path_or_url):
+        bank = load_bank(path_or_url, revision, cache_dir, token, local_files_only, kind)
+        known = bank.metadata
+        about = replace(
+            known,
+            name=name or known.name,
+            licence=licence or known.licence,
+            base_model=base_model or known.base_model,
+            datasets=tuple(datasets) or known.datasets,
+        )
+        return Bank(bank.layers, about)
     path = expanded(path_or_url)
-    checkpoint = read_checkpoint(path, _wanted(kind))
+    if revision is not None:
+        raise UnknownNameError(f"{str(path)!r:.200} is a file here and has no revisions")
+    if path.suffix.lower() == ".onnx":
+        from .onnx_source import from_onnx
+
+        return from_onnx(path, kind, name=name, licence=licence, base_model=base_model, datasets=datasets)
+    checkpoint = read_checkpoint(path, wanted_for(kind))
     source = Source(
         kind="text" if path.suffix.lower() == ".txt" else "file",
         id=path.name,
@@ -157,11 +215,11 @@ def from_checkpoint(
         entry=checkpoint.entry,
         sha256_verified=file_sha256(path),
     )
-    about = {"licence": licence, "base_model": base_model, "datasets": tuple(datasets)}
-    return _bank(checkpoint, kind, source, name or path.stem, str(path), **about)
+    stated = {"licence": licence, "base_model": base_model, "datasets": tuple(datasets)}
+    return bank_of_checkpoint(checkpoint, kind, source, name or path.stem, str(path), **stated)
 
 
-def _wanted(kind: str) -> Wanted:
+def wanted_for(kind: str) -> Wanted:
     """Return the test, on name and shape alone, for a weight of ``kind``."""
     if kind not in KINDS:
         raise CheckpointError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
@@ -177,7 +235,13 @@ def _wanted(kind: str) -> Wanted:
     return wanted
 
 
-def _bank(checkpoint: Checkpoint, kind: str, source: Source, name: str, where: str, **about: Any) -> Bank:
+def bank_of_checkpoint(checkpoint: Checkpoint, kind: str, source: Source, name: str, where: str, **about: Any) -> Bank:
+    """Make a bank of the tensors of a checkpoint.
+
+    Raises:
+        CheckpointError: there are none.
+        BankFormatError: a filter is NaN or infinite.
+    """
     tensors = checkpoint.tensors
     if not tensors:
         raise CheckpointError(f"{where} holds {checkpoint.total:,} tensors, but no {kind} filters")

@@ -159,38 +159,57 @@ def _read_header(file: BufferedReader, path: Path) -> tuple[Header, bytes]:
     start = file.read(512)
     if not start:
         raise BankFormatError(f"{path} is empty")
-    length = int.from_bytes(start[:8], "little")
-    if len(start) < 8 or length > min(_HEADER_LIMIT, size - 8):
-        raise BankFormatError(_not_safetensors(path, start, length, size))
+    length = header_length(start, size, str(path))
     file.seek(0)
     raw = file.read(8 + length)
+    return parse_header(raw, size, str(path)), raw
+
+
+def header_length(start: bytes, size: int, where: str) -> int:
+    """Return how many bytes of header follow the first 8, for a file of ``size`` bytes that begins with ``start``.
+
+    Raises:
+        BankFormatError: it cannot be a safetensors file; says what it is instead.
+    """
+    length = int.from_bytes(start[:8], "little")
+    if len(start) < 8 or length > min(_HEADER_LIMIT, size - 8):
+        raise BankFormatError(_not_safetensors(where, start, length, size))
+    return length
+
+
+def parse_header(raw: bytes, size: int, where: str) -> Header:
+    """Read the header of a safetensors file of ``size`` bytes out of ``raw``, its length and itself.
+
+    Raises:
+        BankFormatError: not a header, or one whose tensors do not fill such a file.
+    """
     if raw[8:9] != b"{":  # JSON might begin with a space, safetensors does not
-        raise BankFormatError(f"{path} is not a safetensors file: its header does not begin with '{{'")
+        raise BankFormatError(f"{where} is not a safetensors file: its header does not begin with '{{'")
     try:
         content = strict_json(raw[8:].decode("utf-8"))
     except ValueError as error:
-        raise BankFormatError(f"{path} is not a safetensors file: its header is not JSON ({error})") from error
+        raise BankFormatError(f"{where} is not a safetensors file: its header is not JSON ({error})") from error
     metadata = content.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise BankFormatError(f"{path}: the header's __metadata__ is not a map of strings")
-    _check_offsets(path, content, size - 8 - length)
-    return Header(content, metadata), raw
+        raise BankFormatError(f"{where}: the header's __metadata__ is not a map of strings")
+    _check_offsets(where, content, size - len(raw))
+    return Header(content, metadata)
 
 
-def _not_safetensors(path: Path, start: bytes, length: int, size: int) -> str:
+def _not_safetensors(where: str, start: bytes, length: int, size: int) -> str:
     if kind := foreign_kind(start):
-        return f"{path} is {kind}"
+        return f"{where} is {kind}"
     if start.startswith((b"PK\3\4", b"\x80")):
-        return f"{path} is a torch checkpoint or another pickle or zip file, not a safetensors file"
+        return f"{where} is a torch checkpoint or another pickle or zip file, not a safetensors file"
     if len(start) < 8:
-        return f"{path} is not a safetensors file: it ends after {len(start)} bytes"
+        return f"{where} is not a safetensors file: it ends after {len(start)} bytes"
     return (
-        f"{path} is not a whole safetensors file: its first bytes promise a header of {length:,} bytes, "
+        f"{where} is not a whole safetensors file: its first bytes promise a header of {length:,} bytes, "
         f"the file has {size:,} bytes"
     )
 
 
-def _check_offsets(path: Path, entries: dict[str, Any], data_size: int) -> None:
+def _check_offsets(where: str, entries: dict[str, Any], data_size: int) -> None:
     """Every tensor must lie inside the file, and together they must fill it without gap or overlap."""
     position = 0
     try:
@@ -203,19 +222,19 @@ def _check_offsets(path: Path, entries: dict[str, Any], data_size: int) -> None:
                 raise TypeError("sizes that are not whole numbers from 0 to 2**63 - 1")
             if begin != position or end < begin:
                 raise BankFormatError(
-                    f"{path}: tensor {name!r:.100} lies at bytes {begin} to {end}, expected it to begin at {position}"
+                    f"{where}: tensor {name!r:.100} lies at bytes {begin} to {end}, expected it to begin at {position}"
                 )
             if dtype == "F32" and prod(shape) * 4 != end - begin:
                 raise BankFormatError(
-                    f"{path}: tensor {name!r:.100} has a shape of {prod(shape):.3g} weights of 4 bytes, "
+                    f"{where}: tensor {name!r:.100} has a shape of {prod(shape):.3g} weights of 4 bytes, "
                     f"its header gives it {end - begin:,} bytes"
                 )
             position = end
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
-        raise BankFormatError(f"{path}: the header's entry of a tensor {what}") from error
+        raise BankFormatError(f"{where}: the header's entry of a tensor {what}") from error
     if position != data_size:
-        raise BankFormatError(f"{path}: its header promises {position:,} bytes of weights, the file has {data_size:,}")
+        raise BankFormatError(f"{where}: its header promises {position:,} bytes of weights, the file has {data_size:,}")
 
 
 def _check_layers(path: Path, header: Header, metadata: Metadata) -> None:

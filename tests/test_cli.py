@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import masterkey
 from masterkey.cli.main import run
 
-COMMANDS = ["list", "info", "verify", "plot", "extract", "inspect", "init"]
+COMMANDS = ["list", "info", "verify", "plot", "extract", "inspect", "init", "build", "push", "publish"]
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_init_keeps_a_checkpoint_but_for_depthwise_weights(cli, tmp_path):
         (["info", "some/../thing"], "is no name of a bank"),
         (["info", "x" * 10_000], "10,000 characters"),
         (["verify", "bank\0name"], "is no name of a bank"),
-        (["info", "someone/some-bank"], "not supported yet"),
+        (["info", "hf://someone/some-bank"], "hf://org/repo/file"),
         (["inspect", "convnext_fempto"], "near names: convnext_femto"),
         (["inspect", "resnet50"], "no spatial depthwise convolution"),
         (["inspect", "../../etc"], "timm has no model"),

@@ -1,17 +1,14 @@
-"""What a bank's name means, and what its card says."""
+"""What a bank's name means."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from samples import make_bank
 
 import masterkey
 from masterkey.bank import Bank
-from masterkey.card import card_text, counts_text
 from masterkey.errors import UnknownNameError
-from masterkey.names import BuiltinName, PathName, parse_name
+from masterkey.names import BuiltinName, HubFileName, PathName, RepositoryName, TimmName, UrlName, parse_name
 
 
 @pytest.fixture
@@ -66,7 +63,7 @@ def test_a_control_of_a_bank(bank, tmp_path):
         ("scale-space", "did you mean scale-space-8"),
         ("Random", "did you mean random"),
         ("", "an empty name"),
-        ("nothing-like-it", "built in: gaussian-covariance, random"),
+        ("nothing-like-it", "masterkey list shows"),
         ("..", "holds no model.safetensors"),
         ("a..b", "is no name of a bank"),
         ("org/../../etc/passwd", "is no name of a bank"),
@@ -93,10 +90,31 @@ def test_a_control_of_a_bank(bank, tmp_path):
         ("shuffled-pixels:" + "a" * 10_000, "10,000 characters"),
         ("shuffled-pixels:" * 2000 + "random", "only one colon is understood"),
         ("gaussian-covariance:shuffled-pixels:" * 1000, "only one colon is understood"),
-        ("org/repo", "banks on the Hub are not supported yet"),
-        ("org/repo@v1", "banks on the Hub are not supported yet"),
-        ("hf://org/repo", "banks on the Hub are not supported yet"),
-        ("https://example.org/model.safetensors", "banks on the Hub are not supported yet"),
+        ("hf://org/repo", "hf://org/repo/file"),
+        ("hf://org/repo/", "hf://org/repo/file"),
+        ("hf://org/repo/../x.pth", "hf://org/repo/file"),
+        ("hf://org/repo/a//b.pth", "hf://org/repo/file"),
+        ("hf://org/repo/a\\b.pth", "hf://org/repo/file"),
+        ("hf://org/repo@../x.pth", "hf://org/repo/file"),
+        ("hf://org/repo/a\x1b[2J.pth", "hf://org/repo/file"),
+        ("hf://" + "a" * 10_000, "hf://org/repo/file"),
+        ("http://example.org/model.safetensors", "use https://"),
+        ("https://huggingface.co/org/repo", "a page of the Hub, not a file"),
+        ("https://huggingface.co/org/repo/tree/main", "a page of the Hub, not a file"),
+        ("https://huggingface.co/org/repo/resolve/main/../x.pth", "a page of the Hub, not a file"),
+        ("https://", "not a URL"),
+        ("https://[", "not a URL"),
+        ("https://example.org/a b", "not a URL"),
+        ("https://example.org/\x00", "not a URL"),
+        ("org/repo/more", "is no name of a bank"),
+        ("org/repo@", "is no name of a bank"),
+        ("org/repo@v1@v2", "is no name of a bank"),
+        ("org/repo.git", "is no name of a bank"),
+        ("org/a--b", "is no name of a bank"),
+        ("org/repo-", "is no name of a bank"),
+        ("/repo", "does not exist"),
+        ("org/" + "a" * 97, "is no name of a bank"),
+        ("örg/repo", "is no name of a bank"),
     ],
     ids=lambda value: repr(value)[:30],
 )
@@ -110,49 +128,55 @@ def test_names_that_are_none(tmp_path, monkeypatch, name, words):
     assert len(sentence) < 400
 
 
-# -- the card -----------------------------------------------------------------------------------------------
+SHA = "0123456789" * 4
 
 
-def front_matter(text: str) -> dict:
-    return yaml.safe_load(text.split("---\n")[1])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("org/repo", RepositoryName("org/repo")),
+        ("org/repo@v1.0", RepositoryName("org/repo", "v1.0")),
+        ("org/repo@refs/pr/1", RepositoryName("org/repo", "refs/pr/1")),
+        (f"Org_1/my.bank-2@{SHA}", RepositoryName("Org_1/my.bank-2", SHA)),
+        ("timm/convnext_tiny.fb_in1k", TimmName("convnext_tiny.fb_in1k")),
+        ("timm/convnext_tiny.fb_in1k@main", TimmName("convnext_tiny.fb_in1k", "main")),
+        ("hf://org/repo/model.safetensors", HubFileName("org/repo", "model.safetensors")),
+        ("HF://org/repo/sub/dir/a.pth", HubFileName("org/repo", "sub/dir/a.pth")),
+        (f"hf://org/repo@{SHA}/a.pth", HubFileName("org/repo", "a.pth", SHA)),
+        ("hf://org/repo@refs/pr/7/sub/a.pth", HubFileName("org/repo", "sub/a.pth", "refs/pr/7")),
+        ("hf://timm/x.y/model.safetensors", HubFileName("timm/x.y", "model.safetensors")),
+        ("https://example.org/a/b.pth?token=1", UrlName("https://example.org/a/b.pth?token=1")),
+        ("http://localhost:8000/b.pth", UrlName("http://localhost:8000/b.pth")),
+        ("https://huggingface.co/org/repo/resolve/main/a%20b.pth", HubFileName("org/repo", "a b.pth")),
+        ("https://huggingface.co/org/repo/blob/v1/sub/a.pth?download=true", HubFileName("org/repo", "sub/a.pth", "v1")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_names_on_the_hub(tmp_path, monkeypatch, name, meant):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    assert parse_name(name) == meant
 
 
-def test_card(bank):
-    text = card_text(bank.shuffled(1).normalized())
-    assert "6 filters of 3x3, 17 of 7x7" in text
-    assert "| licence | MIT |" in text
-    assert "| base model | me/net |" in text
-    assert "| trained on | pets |" in text
-    assert "| done since | shuffled, normalized |" in text
-    assert f"`{bank.shuffled(1).normalized().sha256}`" in text
-    assert "policy" not in text
-    head = front_matter(text)
-    assert (head["license"], head["base_model"], head["datasets"]) == ("mit", "me/net", ["pets"])
-    assert head["library_name"] == "masterkey"
+def test_a_folder_goes_before_a_name_on_the_hub(bank, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bank.save_pretrained("org/repo")
+    assert isinstance(parse_name("org/repo"), PathName)
+    assert Bank.from_pretrained("org/repo").sha256 == bank.sha256
 
 
-def test_card_says_what_is_unknown():
-    text = card_text(make_bank())
-    assert text.count("unknown") >= 4
-    assert "| done since | nothing |" in text
-    assert front_matter(text)["license"] == "unknown"
-
-
-def test_card_of_another_kind_says_how_to_use_it(bank):
-    text = card_text(Bank(bank.layers, replace(bank.metadata, kind="dense")))
-    assert 'inject_kwargs={"policy": "layerwise"}' in text
-
-
-@pytest.mark.parametrize("text", ['a: "b" # c', "- x", "${name}", "$sha256", "'", "{}", "é 漢", "null"])
-def test_card_of_odd_texts(tmp_path, text):
-    bank = make_bank(text, licence=text, base_model=text, datasets=(text,))
-    head = front_matter(card_text(bank))
-    assert (head["license"], head["base_model"], head["datasets"]) == (text.lower(), text, [text])
-    bank.save_pretrained(tmp_path)
-    assert f"# {text}" in (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert Bank.from_pretrained(tmp_path).metadata == bank.metadata
-
-
-def test_counts_text(bank):
-    assert counts_text(bank.select(kernel=3)) == "6 filters of 3x3"
-    assert counts_text(bank.repeated(1000)) == "6,000 filters of 3x3, 17,000 of 7x7"
+@pytest.mark.parametrize(
+    ("name", "revision", "words"),
+    [
+        ("scale-space-8", "v1", "has no revisions"),
+        ("./folder", "v1", "has no revisions"),
+        ("https://example.org/a.pth", "v1", "has no revisions"),
+        ("org/repo@v1", "v2", "is at v1, and v2 was asked for"),
+        ("org/repo", "../x", "is no revision"),
+        ("org/repo", "a b", "is no revision"),
+        ("org/repo", "", "is no revision"),
+    ],
+)
+def test_revisions_that_are_none(name, revision, words):
+    with pytest.raises(UnknownNameError, match=words):
+        Bank.from_pretrained(name, revision=revision)

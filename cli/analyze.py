@@ -1,0 +1,98 @@
+"""The command that analyses banks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from masterkey.errors import MasterkeyError
+from masterkey.rules import KernelRule
+
+from .options import parse_size
+from .output import Json, doing, print_json, print_table, tell
+
+if TYPE_CHECKING:
+    from masterkey.analysis.quality import GateVerdict
+
+BanksArgument = Annotated[
+    list[str], typer.Argument(metavar="BANK...", help="Built-in names, banks' folders, or a folder of banks.")
+]
+
+
+def analyze(
+    banks: BanksArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write CSV, PNG and report.html to this folder.")
+    ] = None,
+    resize: Annotated[
+        str | None, typer.Option(metavar="K|KHxKW", help="Fit all filters to one kernel before they are compared.")
+    ] = None,
+    how: Annotated[KernelRule, typer.Option(help="How filters are fitted to --resize.")] = "resample",
+    json: Json = False,
+) -> None:
+    """Tell how sound banks are, and how alike.
+
+    Prints every layer's sparsity S, variance entropy H, randomness threshold T_H and verdict: good, sparse, low
+    diversity, random, or not assessable. With -o it also writes principal components, drift between banks, models,
+    families, tasks, data sets and depths, and an atlas. collection.csv in a folder of banks says which is what.
+
+    Examples:
+
+    masterkey analyze ./mcunet
+
+    masterkey analyze ./mcunet ./proxyless -o report
+    """
+    size = parse_size(resize, "--resize")
+    with doing(f"analysing {', '.join(banks)}"):
+        from masterkey.analysis.collection import open_collection
+        from masterkey.analysis.quality import judge, qualities
+
+        collection = open_collection(banks)
+        if output:
+            from masterkey.analysis.report import write_analysis
+
+            files = write_analysis(collection, output, resize=size, how=how)
+        verdicts = {of.filters.label: judge(qualities(of.sums)) for of in collection.survey()}
+    if json:
+        print_json({"banks": {name: _facts(of) for name, of in verdicts.items()}, "broken": collection.broken})
+    elif verdicts:
+        _print(verdicts)
+    if output:
+        tell(f"wrote {len(files)} files, first of all {files[-1]}")
+    if collection.broken:
+        others = "; all else is done" if verdicts else ""
+        raise MasterkeyError(" | ".join(collection.broken.values()) + others)
+
+
+def _print(verdicts: dict[str, "GateVerdict"]) -> None:
+    several = len(verdicts) > 1
+    rows = [
+        [
+            *([layer.bank] if several else []),
+            layer.layer,
+            f"{layer.kernel[0]}x{layer.kernel[1]}",
+            f"{layer.filters:,}",
+            f"{layer.sparsity:.3f}",
+            f"{layer.entropy:.3f}",
+            f"{layer.entropy_about_zero:.3f}",
+            f"{layer.threshold:.3f}",
+            layer.verdict,
+        ]
+        for verdict in verdicts.values()
+        for layer in verdict.layers
+    ]
+    print_table(
+        [*(["bank"] if several else []), "layer", "kernel", "filters", "S", "H", "H about 0", "T_H", "verdict"], rows
+    )
+    for name, verdict in verdicts.items():
+        tell(f"{name}: {'passed' if verdict.passed else 'refused'}, {verdict.sentence}")
+
+
+def _facts(verdict: "GateVerdict") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "passed": verdict.passed,
+        "sentence": verdict.sentence,
+        "layers": [asdict(layer) for layer in verdict.layers],
+    }

@@ -1,0 +1,111 @@
+"""Banks out of ONNX files: which convolutions are taken, in which order, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from masterkey.bank import Bank
+from masterkey.cli.main import run
+from masterkey.errors import BankFormatError, CheckpointError
+
+onnx = pytest.importorskip("onnx", reason="needs masterkey[onnx]")
+
+
+def weight(*shape):
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
+
+
+WEIGHTS = {
+    "stem.weight": weight(8, 3, 3, 3),
+    "stages.0.dw.weight": weight(8, 1, 5, 5),
+    "stages.0.pw.weight": weight(16, 8, 1, 1),
+    "up.weight": weight(16, 4, 3, 3),
+    "line.weight": weight(4, 4, 3),
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A stem, a depthwise convolution used twice, a pointwise one, a transposed one, one of a single dimension."""
+
+    def conv(name, source, target, op="Conv", **attributes):
+        return onnx.helper.make_node(op, [source, name], [target], **attributes)
+
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["late"], value=onnx.numpy_helper.from_array(weight(8, 1, 3, 3))),
+        conv("stem.weight", "x", "a", strides=[2, 2]),
+        conv("stages.0.dw.weight", "a", "b", group=8),
+        conv("stages.0.dw.weight", "b", "c", group=8),
+        conv("late", "c", "d", group=8),
+        conv("stages.0.pw.weight", "d", "e"),
+        conv("up.weight", "e", "f", op="ConvTranspose"),
+        conv("line.weight", "g", "h"),
+        conv("not stored here", "f", "i"),
+    ]
+    stored = [onnx.numpy_helper.from_array(array, name) for name, array in reversed(WEIGHTS.items())]
+    graph = onnx.helper.make_graph(nodes, "net", [], [], stored)
+    path = tmp_path / "net.onnx"
+    onnx.save(onnx.helper.make_model(graph), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("depthwise", ["stages.0.dw.weight", "late"]),
+        ("dense", ["stem.weight"]),
+        ("pointwise", ["stages.0.pw.weight"]),
+        ("all", ["stem.weight", "stages.0.dw.weight", "late", "stages.0.pw.weight"]),
+    ],
+)
+def test_which_convolutions_are_taken(file, kind, names):
+    bank = Bank.from_checkpoint(file, kind, licence="MIT")
+    assert list(bank.layers) == names
+    assert bank.metadata.order == "forward" and bank.metadata.licence == "MIT" and bank.name == "net"
+    for name in set(names) & set(WEIGHTS):
+        np.testing.assert_array_equal(bank.layers[name].numpy(), WEIGHTS[name])
+
+
+def test_what_is_known_of_a_layer(file):
+    stem, depthwise = Bank.from_checkpoint(file, "all").metadata.layers[:2]
+    assert (stem.stride, stem.groups, stem.stage) == ((2, 2), 1, None)
+    assert (depthwise.stride, depthwise.groups, depthwise.stage, depthwise.kernel) == ((1, 1), 8, 0, (5, 5))
+
+
+def test_the_command(file, tmp_path, capsys):
+    assert run(["extract", str(file), "-o", str(tmp_path / "bank")]) == 0
+    assert "8 of 3x3, 8 of 5x5" in capsys.readouterr().out
+    assert Bank.from_pretrained(tmp_path / "bank").metadata.source.kind == "onnx"
+
+
+def test_half_precision_becomes_single(tmp_path):
+    half = weight(4, 1, 3, 3).astype(np.float16)
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], group=4)
+    graph = onnx.helper.make_graph([node], "net", [], [], [onnx.numpy_helper.from_array(half, "w")])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "half.onnx")
+    layer = Bank.from_checkpoint(tmp_path / "half.onnx").layers["w"]
+    assert layer.dtype == torch.float32
+    np.testing.assert_array_equal(layer.numpy(), half.astype(np.float32))
+
+
+def test_broken_files_and_missing_kinds_are_refused(file, tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(CheckpointError, match=r"broken\.onnx"):
+        Bank.from_checkpoint(tmp_path / "broken.onnx")
+    with pytest.raises(CheckpointError, match=r"away\.onnx"):
+        Bank.from_checkpoint(tmp_path / "away.onnx")
+    with pytest.raises(CheckpointError, match="unknown kind"):
+        Bank.from_checkpoint(file, "round")
+    empty = onnx.helper.make_model(onnx.helper.make_graph([], "net", [], []))
+    onnx.save(empty, tmp_path / "empty.onnx")
+    with pytest.raises(CheckpointError, match="holds no depthwise"):
+        Bank.from_checkpoint(tmp_path / "empty.onnx")
+
+
+def test_nan_is_refused(tmp_path):
+    bad = np.full((4, 1, 3, 3), np.nan, np.float32)
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], group=4)
+    graph = onnx.helper.make_graph([node], "net", [], [], [onnx.numpy_helper.from_array(bad, "w")])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "nan.onnx")
+    with pytest.raises(BankFormatError, match="NaN"):
+        Bank.from_checkpoint(tmp_path / "nan.onnx")

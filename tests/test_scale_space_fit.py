@@ -1,0 +1,118 @@
+"""Scale-space fits: parameters that were put in come out, by an independent construction of the models."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import ive
+
+import masterkey
+from masterkey.analysis.scale_space_fit import FORMS, fit_scale_space
+from masterkey.closed_form.scale_space import FORMS as PAPER
+from masterkey.closed_form.scale_space import scale_space_filters
+from masterkey.errors import MasterkeyError
+
+PUBLISHED = ("forward-y", "backward-x", "backward-y", "forward-x", "central-x", "central-y", "sharpened", "gaussian")
+
+
+def plane(form: str, sigma_x: float, sigma_y: float, k: int, gamma: float = 0.0) -> np.ndarray:
+    """By scipy's Bessel functions and shifts of a large plane; y points up."""
+    n = np.arange(-k, k + 1)
+    across, down = (ive(n, sigma**2) for sigma in (sigma_x, sigma_y))
+    large = np.outer(down, across)
+    right, left = np.roll(large, -1, 1), np.roll(large, 1, 1)
+    up, below = np.roll(large, 1, 0), np.roll(large, -1, 0)
+    made = {
+        "forward-y": up - large,
+        "backward-y": large - below,
+        "central-y": (up - below) / 2,
+        "forward-x": right - large,
+        "backward-x": large - left,
+        "central-x": (right - left) / 2,
+        "gaussian": large,
+        "sharpened": large - gamma * (right + left + up + below - 4 * large),
+    }[form]
+    # rows run down and y up: value at row r is f(y = -r), and up(y) = f(y + 1) is the row above
+    return made[k - k // 2 : k + k // 2 + 1, k - k // 2 : k + k // 2 + 1]
+
+
+@pytest.mark.parametrize("k", [3, 5, 7, 9])
+def test_parameters_come_out_again(k):
+    scales = [0.6, 0.85, 1.1] if k > 3 else [0.5, 0.7]
+    cases = [(form, x, y) for form, x, y in itertools.product(FORMS, scales, scales) if form != "sharpened"]
+    filters = torch.tensor(np.stack([-3.0 * plane(form, x, y, k) + 0.5 for form, x, y in cases]))
+    fit = fit_scale_space(filters)
+    assert [fit.names[number] for number in fit.form] == [form for form, _, _ in cases]
+    # a central difference of three samples has one shape, whatever its scale
+    known_x, known_y = (torch.tensor([k > 3 or form != f"central-{axis}" for form, _, _ in cases]) for axis in "xy")
+    assert torch.allclose(fit.sigma_x[known_x], torch.tensor([x for _, x, _ in cases])[known_x], atol=0.011)
+    assert torch.allclose(fit.sigma_y[known_y], torch.tensor([y for _, _, y in cases])[known_y], atol=0.011)
+    assert fit.cosine.max() < -0.9999
+    assert fit.error.max() < 2e-4
+
+
+def test_gamma_comes_out_again():
+    filters = torch.tensor(np.stack([plane("sharpened", 0.7, 0.8, 7, gamma) for gamma in (0.3, 0.5, 1.0)]))
+    fit = fit_scale_space(filters, ["sharpened"])
+    assert fit.cosine.min() > 0.9999
+    models = [
+        plane("sharpened", float(x), float(y), 7, float(g))
+        for x, y, g in zip(fit.sigma_x, fit.sigma_y, fit.gamma, strict=True)
+    ]
+    cosines = [np.corrcoef(model.ravel(), f.ravel())[0, 1] for model, f in zip(models, filters.numpy(), strict=True)]
+    assert cosines == pytest.approx(fit.cosine.tolist(), abs=1e-4)
+    # scales and gamma trade off against each other; with gamma given the scales are determined
+    fixed = fit_scale_space(filters[1:2], ["sharpened"], gamma=0.5)
+    assert float(fixed.sigma_x) == pytest.approx(0.7, abs=0.01)
+    assert float(fixed.sigma_y) == pytest.approx(0.8, abs=0.01)
+    assert float(fixed.gamma) == 0.5
+
+
+def test_no_grid_point_of_a_plain_search_is_better():
+    generator = torch.Generator().manual_seed(1)
+    filters = torch.randn(4, 5, 5, generator=generator) + torch.tensor(plane("central-x", 1.0, 0.8, 5)) * 30
+    fit = fit_scale_space(filters, [form for form in FORMS if form != "sharpened"])
+    for row, f in enumerate(filters.numpy()):
+        best = max(
+            abs(np.corrcoef(plane(form, x, y, 5).ravel(), f.ravel())[0, 1])
+            for form in FORMS
+            if form != "sharpened"
+            for x, y in itertools.product(np.arange(0.1, 2.9, 0.1), repeat=2)
+        )
+        assert abs(float(fit.cosine[row])) > best - 1e-4
+
+
+def test_the_closed_form_bank_fits_itself_with_the_published_scales():
+    fits = [
+        fit_scale_space(f, [name], form.gamma or None)
+        for f, name, form in zip(scale_space_filters((7, 7)), PUBLISHED, PAPER, strict=True)
+    ]
+    assert [float(fit.sigma_x) for fit in fits] == pytest.approx([form.sigma_x for form in PAPER], abs=0.003)
+    assert [float(fit.sigma_y) for fit in fits] == pytest.approx([form.sigma_y for form in PAPER], abs=0.003)
+
+
+def test_the_published_keys(data_dir):
+    keys = masterkey.Bank.from_checkpoint(data_dir / "checkpoints/convnextv2_tiny_8_master_key_filters.txt")
+    filters = keys.layers["keys.weight"][:, 0]
+    free = fit_scale_space(filters)
+    assert [free.names[number] for number in free.form[:6]] == list(PUBLISHED[:6])
+    assert float(free.cosine.abs().mean()) == pytest.approx(0.9395, abs=5e-4)
+
+
+def test_constant_and_one_by_k_filters():
+    fit = fit_scale_space(torch.ones(1, 7, 7))
+    assert float(fit.cosine) == 0
+    row = fit_scale_space(torch.tensor(plane("forward-x", 0.8, 0.8, 7))[3:4][None])
+    assert row.names[int(row.form)] == "forward-x"
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4), (2, 1, 1), (2, 1, 7, 7)])
+def test_other_kernels_are_refused(shape):
+    with pytest.raises(MasterkeyError, match="odd sides"):
+        fit_scale_space(torch.ones(shape))
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(MasterkeyError, match=r"no scale-space form .*'diagonal'.*forward-y"):
+        fit_scale_space(torch.ones(1, 7, 7), ["diagonal"])
