@@ -329,8 +329,8 @@ def test_missing_files_folders_and_unknown_suffixes(tmp_path):
     assert "is a folder" in refused(tmp_path / "folder.pth")
     os.mkfifo(tmp_path / "pipe.pth")
     assert "is no plain file" in refused(tmp_path / "pipe.pth")
-    (tmp_path / "net.onnx").write_bytes(b"x")
-    assert "unknown kind of checkpoint '.onnx'" in refused(tmp_path / "net.onnx")
+    (tmp_path / "net.h5").write_bytes(b"x")
+    assert "unknown kind of checkpoint '.h5'" in refused(tmp_path / "net.h5")
     (tmp_path / "net").write_bytes(b"x")
     assert "unknown kind of checkpoint ''" in refused(tmp_path / "net")
 
