@@ -11,17 +11,13 @@ from torch import Tensor, nn
 
 import masterkey
 from masterkey import Bank
+from masterkey.catalog import STEPS
 from masterkey.checkpoint import read_checkpoint
 from masterkey.create import build_timm
 
 from .config import ArmConfig, BenchmarkError, RunConfig
 from .store import WEIGHTS_NAME, ResultStore
 from .weight_selection import select_weights
-
-_STEPS = (
-    *("select", "shuffled", "pixel_shuffled", "pruned", "sampled", "signed"),
-    *("normalized", "resized", "repeated"),
-)
 
 
 @dataclass(frozen=True)
@@ -91,8 +87,8 @@ def load_arm_bank(arm: ArmConfig, store: ResultStore) -> Bank:
     else:
         bank = Bank.from_pretrained(name)
     for operation, arguments in arm.steps:
-        if operation not in _STEPS:
-            raise BenchmarkError(f"arm {arm.name}: unknown step {operation!r}; known: {', '.join(_STEPS)}")
+        if operation not in STEPS:
+            raise BenchmarkError(f"arm {arm.name}: unknown step {operation!r}; known: {', '.join(STEPS)}")
         bank = getattr(bank, operation)(**arguments)
     return bank
 

@@ -14,7 +14,6 @@ from ..create import build_timm
 from ..depthwise import FoundLayer, require_layers
 from ..errors import CheckpointError, HubError, MasterkeyError
 from ..extract import bank_of_checkpoint, bank_of_layers, tag_datasets, wanted_for
-from ..metadata import Source
 from .access import Access
 from .bank_cache import BankCache
 from .pinning import Pinned, pinned
@@ -43,7 +42,7 @@ def bank_of_url(url: str, kind: str, access: Access) -> Bank:
         )
     read = read_remote(file, wanted_for(kind))
     path = PurePosixPath(file.name)
-    source = Source("url", file.name, file=path.name, entry=read.checkpoint.entry, sha256_verified=read.sha256_verified)
+    source = read.source("url", file.name, path.name)
     return bank_of_checkpoint(read.checkpoint, kind, source, path.stem, file.name)
 
 
@@ -58,15 +57,7 @@ def bank_of_hub_file(repo_id: str, path: str, revision: str | None, kind: str, a
     def make(repository: Repository) -> Bank:
         file = HubFile(repo_id, repository.commit, path, access)
         read = read_remote(file, wanted_for(kind))
-        source = Source(
-            kind="hub",
-            id=repo_id,
-            revision=repository.commit,
-            file=path,
-            entry=read.checkpoint.entry,
-            sha256_announced=read.sha256_announced,
-            sha256_verified=read.sha256_verified,
-        )
+        source = read.source("hub", repo_id, path, repository.commit)
         about = {"licence": repository.licence, "base_model": repo_id, "datasets": repository.datasets}
         return bank_of_checkpoint(read.checkpoint, kind, source, _title(repo_id, path), file.name, **about)
 
@@ -100,15 +91,7 @@ def bank_of_timm(checkpoint: str, revision: str | None, kind: str, access: Acces
             found,
             kind,
             name=checkpoint,
-            source=Source(
-                kind="timm",
-                id=repo_id,
-                revision=repository.commit,
-                file=weights,
-                entry=read.checkpoint.entry,
-                sha256_announced=read.sha256_announced,
-                sha256_verified=read.sha256_verified,
-            ),
+            source=read.source("timm", repo_id, weights, repository.commit),
             licence=_both(repository.licence, config["licence"]),
             base_model=repo_id,
             datasets=repository.datasets or tag_datasets(checkpoint.partition(".")[2]),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ..checkpoint import SUFFIXES, TORCH_SUFFIXES, Checkpoint, Wanted, read_checkpoint
 from ..errors import CheckpointError
 from ..format import file_sha256
+from ..metadata import Source
 from .ranges import ChangedError, RangeIgnoredError
 from .remote_file import HubFile, RemoteFile
 from .remote_safetensors import INDEX_SUFFIX, read_safetensors, read_sharded
@@ -21,6 +22,18 @@ class RemoteCheckpoint:
     checkpoint: Checkpoint
     sha256_announced: str | None
     sha256_verified: str | None = None
+
+    def source(self, kind: str, id: str, file: str, revision: str | None = None) -> Source:
+        """Say where the filters were taken from."""
+        return Source(
+            kind=kind,
+            id=id,
+            revision=revision,
+            file=file,
+            entry=self.checkpoint.entry,
+            sha256_announced=self.sha256_announced,
+            sha256_verified=self.sha256_verified,
+        )
 
 
 def read_remote(file: RemoteFile, wanted: Wanted) -> RemoteCheckpoint:
