@@ -1,107 +1,31 @@
-"""HorNet: the authors' sizes and names, timm's conventions, and the factor 1/3 on its way through a bank."""
+"""HorNet: the authors' sizes and names, and timm's conventions."""
 
-import copy
-import pickle
-import subprocess
-import sys
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from hornet_samples import (
+    DEPTHS,
+    DIMS,
+    VARIANTS,
+    authors_checkpoint,
+    authors_shapes,
+    narrow,
+    pictures,
+)
 from timm.optim import create_optimizer_v2
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import masterkey
-from masterkey import Bank
 from masterkey.create import build_timm
 from masterkey.depthwise import find_layers
-from masterkey.extract import from_state_dict
 from masterkey.models.global_filter import GlobalLocalFilter, resize_filter
 from masterkey.models.gnconv import RecursiveGatedConv
-from masterkey.models.hornet import HorNet, checkpoint_filter_fn
-from masterkey.rules import Policy
+from masterkey.models.hornet import checkpoint_filter_fn
 
 torch.set_num_threads(2)
-
-DEPTHS, DIMS = (1, 1, 2, 1), (8, 16, 32, 64)
-VARIANTS = ("hornet_tiny_7x7", "hornet_tiny_gf")
-
-
-def narrow(name: str = "hornet_tiny_7x7", seed: int = 0, **kwargs: object) -> HorNet:
-    torch.manual_seed(seed)
-    kwargs = {"depths": DEPTHS, "dims": DIMS, "num_classes": 5, **kwargs}
-    if name.endswith("_gf"):
-        kwargs.setdefault("img_size", 64)
-    return timm.create_model(name, **kwargs)
-
-
-def narrow_convnext(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return timm.create_model("convnext_atto", depths=DEPTHS, dims=DIMS, num_classes=5)
-
-
-def pictures(n: int = 2, side: int = 64, channels: int = 3) -> Tensor:
-    return torch.randn(n, channels, side, side, generator=torch.Generator().manual_seed(1))
-
-
-def train_steps(model: nn.Module, steps: int = 3) -> None:
-    optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-2, weight_decay=0.5)
-    model.train()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        F.cross_entropy(model(pictures(4)), torch.tensor([0, 1, 2, 3])).backward()
-        optimizer.step()
-
-
-def authors_shapes(depths: Sequence[int], dims: Sequence[int], classes: int, side: int | None) -> dict[str, list[int]]:
-    """Name -> shape in the authors' checkpoints; ``side`` of the pictures for a ``_gf`` model."""
-    shapes: dict[str, list[int]] = {}
-
-    def layer(name: str, out: int, *rest: int) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = [out, *rest], [out]
-
-    layer("downsample_layers.0.0", dims[0], 3, 4, 4)
-    layer("downsample_layers.0.1", dims[0])
-    for i, (before, dim) in enumerate(pairwise(dims), start=1):
-        layer(f"downsample_layers.{i}.0", before)
-        layer(f"downsample_layers.{i}.1", dim, before, 2, 2)
-    for i, j in ((i, j) for i, depth in enumerate(depths) for j in range(depth)):
-        block, dim = f"stages.{i}.{j}", dims[i]
-        gnconv = f"{block}.gnconv"
-        widths = [dim // 2**k for k in reversed(range(i + 2))]
-        total = sum(widths)
-        shapes[f"{block}.gamma1"] = shapes[f"{block}.gamma2"] = [dim]
-        layer(f"{block}.norm1", dim)
-        layer(f"{block}.norm2", dim)
-        layer(f"{block}.pwconv1", 4 * dim, dim)
-        layer(f"{block}.pwconv2", dim, 4 * dim)
-        layer(f"{gnconv}.proj_in", 2 * dim, dim, 1, 1)
-        layer(f"{gnconv}.proj_out", dim, dim, 1, 1)
-        for k, (narrower, wider) in enumerate(pairwise(widths)):
-            layer(f"{gnconv}.pws.{k}", wider, narrower, 1, 1)
-        if side is None or i < 2:
-            layer(f"{gnconv}.dwconv", total, 1, 7, 7)
-        else:
-            height = side // (4 * 2**i)
-            shapes[f"{gnconv}.dwconv.dw.weight"] = [total // 2, 1, 3, 3]
-            shapes[f"{gnconv}.dwconv.complex_weight"] = [total // 2, height, height // 2 + 1, 2]
-            layer(f"{gnconv}.dwconv.pre_norm", total)
-            layer(f"{gnconv}.dwconv.post_norm", total)
-    layer("norm", dims[-1])
-    layer("head", classes, dims[-1])
-    return shapes
-
-
-def authors_checkpoint(classes: int = 5, side: int | None = None) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    shapes = authors_shapes(DEPTHS, DIMS, classes, side)
-    return {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
-
 
 # -- sizes and names ------------------------------------------------------------------------------------------
 
@@ -399,126 +323,3 @@ def test_state_dict_roundtrip(name: str) -> None:
     assert not torch.equal(model(pictures()), other(pictures()))
     other.load_state_dict(model.state_dict())
     assert torch.equal(model(pictures()), other(pictures()))
-
-
-# -- banks ----------------------------------------------------------------------------------------------------
-
-
-def test_extraction_records_the_factor_and_a_file_keeps_it(tmp_path: Path) -> None:
-    model = narrow()
-    bank = Bank.from_model(model)
-    assert [layer.factor for layer in bank.metadata.layers] == [1 / 3] * 5
-    assert [layer.stage for layer in bank.metadata.layers] == [0, 1, 2, 2, 3]
-    assert bank.metadata.order == "forward"
-    assert torch.equal(bank.layers["stages.0.0.gnconv.dwconv.weight"], model.stages[0][0].gnconv.dwconv.weight)
-    loaded = Bank.from_pretrained(bank.save_pretrained(tmp_path / "bank"))
-    assert [layer.factor for layer in loaded.metadata.layers] == [1 / 3] * 5
-    assert [layer.factor for layer in Bank.from_model(narrow(scale=0.5)).metadata.layers] == [0.5] * 5
-    assert [layer.factor for layer in Bank.from_model(narrow_convnext()).metadata.layers] == [1.0] * 5
-
-
-def test_the_factor_survives_copies_and_freezing() -> None:
-    model = narrow()
-    masterkey.inject(model, Bank.from_model(narrow(seed=1)))
-    for same in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), ModelEmaV3(model).module):
-        assert [layer.factor for layer in find_layers(same).layers] == [1 / 3] * 5
-    masterkey.eject(model)
-    assert [layer.factor for layer in find_layers(model).layers] == [1 / 3] * 5
-
-
-def test_a_norm_hides_the_factor_of_a_global_local_filter() -> None:
-    layers = Bank.from_model(narrow("hornet_tiny_gf")).metadata.layers
-    assert [(layer.kernel, layer.filters, layer.factor) for layer in layers] == [
-        ((7, 7), 12, 1 / 3),
-        ((7, 7), 28, 1 / 3),
-        ((3, 3), 30, 1.0),
-        ((3, 3), 30, 1.0),
-        ((3, 3), 62, 1.0),
-    ]
-
-
-@pytest.mark.parametrize("policy", ["layerwise", "stack"])
-@pytest.mark.parametrize("name", VARIANTS)
-def test_hornet_into_hornet_is_the_identity(name: str, policy: Policy) -> None:
-    source, target = narrow(name, seed=1), narrow(name)
-    masterkey.inject(target, Bank.from_model(source), policy=policy)
-    for key, filters in masterkey.depthwise_layers(source).items():
-        assert torch.equal(target.state_dict()[f"{key}.weight"], filters.weight)
-
-
-def test_hornet_into_convnext_goes_in_as_a_third() -> None:
-    bank = Bank.from_model(narrow())
-    target = narrow_convnext()
-    report = masterkey.inject(target, bank)
-    assert len(report.replaced) == 5
-    filters = torch.cat(list(bank.layers.values()))
-    first, *_ = masterkey.depthwise_layers(target).values()
-    torch.testing.assert_close(first.weight, filters[:8] / 3)
-    assert target(pictures()).isfinite().all()
-
-
-def test_convnext_into_hornet_goes_in_threefold_so_that_its_output_is_the_same() -> None:
-    source, target = narrow_convnext(), narrow()
-    masterkey.inject(target, Bank.from_model(source))
-    filters = torch.cat([layer.weight for layer in masterkey.depthwise_layers(source).values()])[:12]
-    gnconv = target.stages[0][0].gnconv
-    torch.testing.assert_close(gnconv.dwconv.weight, 3 * filters)
-    x = torch.randn(1, 12, 16, 16)
-    seen = gnconv.dwconv(x) * gnconv.scale
-    torch.testing.assert_close(seen, F.conv2d(x, filters, padding=3, groups=12))  # both biases are zero
-    assert masterkey.verify(target) == []
-
-
-def test_shuffled_filters_take_their_factor_along() -> None:
-    bank = Bank.from_model(narrow())
-    target = narrow(seed=1)
-    masterkey.inject(target, bank.shuffled(3))
-    dealt = torch.cat([layer.weight.flatten() for layer in masterkey.depthwise_layers(target).values()])
-    before = torch.cat([tensor.flatten() for tensor in bank.layers.values()])
-    torch.testing.assert_close(dealt.sort().values, before.sort().values)
-
-
-def test_the_other_scale_rules_and_the_control_know_no_factor() -> None:
-    bank = Bank.from_model(narrow_convnext())
-    target = narrow()
-    initial = {name: layer.weight.detach().clone() for name, layer in masterkey.depthwise_layers(target).items()}
-    masterkey.inject(target, bank, scale="unit")
-    for layer in masterkey.depthwise_layers(target).values():
-        torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), torch.ones(len(layer.weight)))
-    masterkey.inject(target, bank, scale="target")
-    for name, layer in masterkey.depthwise_layers(target).items():
-        torch.testing.assert_close(layer.weight.std(), initial[name].std())
-    masterkey.inject(target, "random")
-    for name, layer in masterkey.depthwise_layers(target).items():
-        assert not torch.equal(layer.weight, initial[name])
-        torch.testing.assert_close(layer.weight.flatten().sort().values, initial[name].flatten().sort().values)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_frozen_filters_are_bit_identical_after_training(name: str) -> None:
-    model = narrow(name, drop_path_rate=0.1, ls_init_value=0.1)
-    masterkey.inject(model, Bank.from_model(narrow(name, seed=1)), policy="layerwise")
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    train_steps(model)
-    after = model.state_dict()
-    frozen = {f"{key}.weight" for key in masterkey.depthwise_layers(model)}
-    assert len(frozen) == 5
-    assert {key for key in after if torch.equal(before[key], after[key])} == frozen
-    assert masterkey.verify(model) == []
-
-
-def test_create_model_needs_no_import() -> None:
-    script = (
-        "import masterkey\n"
-        "model = masterkey.create_model('hornet_tiny_7x7', bank='scale-space-8', num_classes=5,\n"
-        f"    depths={DEPTHS}, dims={DIMS})\n"
-        "print(type(model).__name__, len(masterkey.depthwise_layers(model)), masterkey.verify(model))\n"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["HorNet", "5", "[]"]
-
-
-def test_factor_is_known_from_the_names_of_a_state_dict():
-    model = timm.create_model("hornet_tiny_7x7", depths=DEPTHS, dims=DIMS)
-    bank = from_state_dict(model.state_dict(), name="bare")
-    assert {layer.factor for layer in bank.metadata.layers} == {1 / 3}

@@ -1,95 +1,30 @@
-import json
-import multiprocessing
-import os
-import random
 import resource
-import socket
-import time
 from dataclasses import asdict, replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import timm
 import torch
 from timm.scheduler import CosineLRScheduler
+from tints import (
+    PLAIN,
+    RICH,
+    curve_bytes,
+    measure,
+    model_without_drop_path,
+    network,
+    network_with_bank,
+    one_thread,  # noqa: F401
+    tints,
+)
 from torch import nn
 
 import masterkey
 from masterkey.benchmarks.checkpoint import load_checkpoint, save_checkpoint
 from masterkey.benchmarks.config import BenchmarkError, TrainConfig
-from masterkey.benchmarks.data import Data, Part
+from masterkey.benchmarks.data import Part
 from masterkey.benchmarks.optimization import learning_rate, new_optimizer
-from masterkey.benchmarks.training import _check as training_check
 from masterkey.benchmarks.training import train
-
-# every option that carries state or draws numbers
-RICH = TrainConfig(
-    epochs=4,
-    batch_size=16,
-    lr=3e-3,
-    warmup_epochs=1,
-    color_jitter=0.3,
-    mixup=0.2,
-    cutmix=1.0,
-    reprob=0.25,
-    clip_grad=1.0,
-    model_ema=True,
-    model_ema_decay=0.9,
-    freeze_epoch=2,
-)
-PLAIN = TrainConfig(epochs=2, batch_size=16, lr=3e-3, warmup_epochs=0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def pictures(count, seed, side=32):
-    """Noise of three tints: a class is a colour."""
-    generator = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    images = generator.normal(110, 40, (count, side, side, 3)) + 40 * np.eye(3)[labels][:, None, None]
-    return Part(images.clip(0, 255).astype(np.uint8), labels)
-
-
-def tints():
-    return Data("tints", ("red", "green", "blue"), pictures(70, 0), pictures(30, 1), pixels=32, sha256="f" * 64)
-
-
-def network(seed=0, **kwargs):
-    torch.manual_seed(seed)
-    options = {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24), "num_classes": 3, "drop_path_rate": 0.1}
-    # LayerScale from 1: its usual tiny values would hide what the blocks do
-    options |= {"ls_init_value": 1.0, **kwargs}
-    return timm.create_model("convnext_atto", **options)
-
-
-def network_with_bank(freeze=True):
-    model = network()
-    masterkey.inject(model, "scale-space-8", freeze=freeze)
-    return model
-
-
-def measure(model):
-    """Loss and accuracy in percent on what ``tints`` evaluates, with none of the harness' code."""
-    part = tints().evaluate
-    images = torch.from_numpy(part.images).permute(0, 3, 1, 2).double() / 255
-    mean, std = (torch.tensor(figures)[:, None, None] for figures in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    with torch.no_grad():
-        logits = model.eval()(((images - mean) / std).float())
-    labels = torch.from_numpy(part.labels)
-    loss = float(nn.functional.cross_entropy(logits, labels))
-    return loss, 100 * float((logits.argmax(1) == labels).double().mean())
-
-
-def curve_bytes(outcome):
-    return json.dumps([epoch.to_dict() for epoch in outcome.curve]).encode()
-
 
 # --- what is learnt ---
 
@@ -423,105 +358,3 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
     assert load_checkpoint(path, {"seed": 0})["weights"].shape == (10,)
-
-
-# --- several processes ---
-
-
-def run_in_child(checkpoint, result, config, environment):
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    model = network_with_bank(freeze=False)
-    if environment:  # processes draw different paths to drop
-        model = model_without_drop_path()
-    outcome = train(model, tints(), config, seed=5, checkpoint=checkpoint, checkpoint_every=0.0)
-    if os.environ.get("RANK", "0") == "0":
-        result.write_bytes(curve_bytes(outcome))
-
-
-def model_without_drop_path():
-    model = network(drop_path_rate=0.0)
-    masterkey.inject(model, "scale-space-8", freeze=False)
-    return model
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Where to start real processes from that have torch and timm imported already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["masterkey.benchmarks.training"])
-    return context
-
-
-def wait_for(condition, process, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition() and process.is_alive():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def test_a_run_killed_at_random_moments_gives_the_same_curve(tmp_path, processes):
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"random.Random({seed})")
-    moments = random.Random(seed)
-    checkpoint, result = tmp_path / "run.pt", tmp_path / "curve.json"
-    config = replace(RICH, epochs=10, freeze_epoch=4)
-    arguments = (checkpoint, result, config, {})
-    positions = []
-    for _ in range(5):
-        process = processes.Process(target=run_in_child, args=arguments)
-        process.start()
-        written = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        wait_for(lambda: checkpoint.exists() and checkpoint.stat().st_mtime_ns > written, process)  # noqa: B023
-        time.sleep(moments.uniform(0, 0.15))
-        process.kill()
-        process.join()
-        if result.exists():
-            break
-        state = torch.load(checkpoint, weights_only=True)
-        positions.append((state["epoch"], state["step"]))
-    process = processes.Process(target=run_in_child, args=arguments)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    assert len(positions) >= 3 and positions == sorted(set(positions))  # it was killed, and each time got further
-    unbroken = train(network_with_bank(freeze=False), tints(), config, seed=5)
-    assert result.read_bytes() == curve_bytes(unbroken)
-
-
-def test_two_processes_learn_what_one_does(tmp_path, processes):
-    config = replace(RICH, clip_grad=None)
-    result = tmp_path / "curve.json"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # as torchrun sets them
-    children = [
-        processes.Process(
-            target=run_in_child,
-            args=(tmp_path / "run.pt", result, config, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}),
-        )
-        for rank in range(2)
-    ]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(120)
-    assert [child.exitcode for child in children] == [0, 0]
-    alone = train(
-        model_without_drop_path(), tints(), config, seed=5, checkpoint=tmp_path / "alone.pt", checkpoint_every=0.0
-    )
-    together = json.loads(result.read_bytes())
-    for one, two in zip(alone.curve, together, strict=True):
-        assert two["train_loss"] == pytest.approx(one.train_loss, rel=2e-3)
-        assert two["loss"] == pytest.approx(one.loss, rel=1e-2)
-        assert two["lr"] == one.lr
-    # Adam hides a gradient of the wrong size from the losses, its moments show it
-    states = [torch.load(tmp_path / name, weights_only=True)["optimizer"]["state"] for name in ("alone.pt", "run.pt")]
-    one, two = (torch.cat([moments["exp_avg"].flatten() for moments in state.values()]) for state in states)
-    assert float(two.norm()) == pytest.approx(float(one.norm()), rel=0.05)
-
-
-def test_a_batch_too_small_to_share_is_refused():
-    with pytest.raises(BenchmarkError, match="4 processes cannot share batches of 7"):
-        training_check(replace(PLAIN, batch_size=7), network(), 70, 4)
