@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 import masterkey
 from masterkey.analysis.scale_space_fit import fit_scale_space
 from masterkey.bank import Bank
 from masterkey.closed_form.scale_space import FORMS, scale_space_filters
-from masterkey.distill import METHODS, Prepared, explained, prepare
+from masterkey.distill import METHODS, Prepared, explained, match, prepare
 from masterkey.shapes import shapes_of
 
 from .measure import describe_machine
@@ -54,19 +53,10 @@ SOURCES: dict[str, Callable[[Bank, int], Bank]] = {
 }
 
 
-def match(keys: Tensor, published: Tensor) -> list[float]:
-    """|cosine| of each published key (P, d) with the key (K, d) that it is matched to, 0 where there is none."""
-    cosines = (published @ keys.T).abs()
-    rows, columns = linear_sum_assignment(-cosines.numpy())
-    matched = torch.zeros(len(published))
-    matched[rows] = cosines[rows, columns]
-    return [round(cosine, 4) for cosine in matched.tolist()]
-
-
 def figures(prepared: Prepared, published: Tensor, curve: bool) -> dict[str, Any]:
     """Match, and what is explained, of one bank by one method."""
     keys = prepared.distilled(8).bank.layers["keys.weight"].flatten(1)
-    cosines = match(keys, published)
+    cosines = [round(abs(cosine), 4) for _, cosine in match(keys, published)]
     result: dict[str, Any] = {"cosines": cosines, "mean": round(sum(cosines) / len(cosines), 4)}
     result["explained by 8"] = round(explained(prepared.unit, keys), 4)
     if curve:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from masterkey.errors import MasterkeyError
+from masterkey.names import load_bank
 from masterkey.rules import KernelRule
 
 from .options import parse_size
@@ -28,19 +29,28 @@ def analyze(
         str | None, typer.Option(metavar="K|KHxKW", help="Fit all filters to one kernel before they are compared.")
     ] = None,
     how: Annotated[KernelRule, typer.Option(help="How filters are fitted to --resize.")] = "resample",
+    families: Annotated[bool, typer.Option(help="With -o: tell families of filters apart.")] = True,
+    keys: Annotated[int, typer.Option(min=0, max=50, help="With -o: key filters to find; 0 for none.")] = 8,
+    reference: Annotated[
+        str | None, typer.Option(metavar="BANK", help="Keys to compare those found with, beside scale-space-8.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Tell how sound banks are, and how alike.
 
     Prints every layer's sparsity S, variance entropy H, randomness threshold T_H and verdict: good, sparse, low
     diversity, random, or not assessable. With -o it also writes principal components, drift between banks, models,
-    families, tasks, data sets and depths, and an atlas. collection.csv in a folder of banks says which is what.
+    families, tasks, data sets and depths, families of filters, the keys that explain them, and an atlas; families and
+    keys are sought among 10,000 filters of a kernel at most, drawn at random. collection.csv in a folder of banks says
+    which is what.
 
     Examples:
 
     masterkey analyze ./mcunet
 
     masterkey analyze ./mcunet ./proxyless -o report
+
+    masterkey analyze ./mcunet -o report --no-families --keys 16 --reference ./published-keys
     """
     size = parse_size(resize, "--resize")
     with doing(f"analysing {', '.join(banks)}"):
@@ -51,7 +61,10 @@ def analyze(
         if output:
             from masterkey.analysis.report import write_analysis
 
-            files = write_analysis(collection, output, resize=size, how=how)
+            known = load_bank(reference) if reference else None
+            files = write_analysis(
+                collection, output, resize=size, how=how, families=families, keys=keys, reference=known
+            )
         verdicts = {of.filters.label: judge(qualities(of.sums)) for of in collection.survey()}
     if json:
         print_json({"banks": {name: _facts(of) for name, of in verdicts.items()}, "broken": collection.broken})

@@ -1,16 +1,14 @@
 """``masterkey analyze``: its output, its files, and a page that agrees with them and needs nothing else."""
 
-import csv
-import io
 import json
 import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
 import torch
+from analysis_page import Page, rows_of
 from samples import make_bank
 
 from masterkey.analysis.page import Column, Picture, Section, Table, csv_bytes, page_bytes
@@ -39,53 +37,6 @@ def written(banks, tmp_path_factory):
     return folder
 
 
-class Page(HTMLParser):
-    """Tables by id with the full values of their cells, pictures, and whatever would fetch something."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tables, self.pictures, self.fetched, self.ids = {}, [], [], []
-        self.row = self.cell = None
-        self.open = []
-        self.feed(text)
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        if tag not in ("meta", "link", "img"):
-            self.open.append(tag)
-        if "id" in given:
-            self.ids.append(given["id"])
-        if tag == "table":
-            self.rows = self.tables[self.ids[-1]] = []
-        elif tag == "tr":
-            self.row = []
-            self.rows.append(self.row)
-        elif tag == "td":
-            self.row.append("")
-            self.cell = True
-        elif tag == "data":
-            self.row[-1] = given["value"]
-            self.cell = False
-        elif tag == "img":
-            self.pictures.append(given)
-        links = [given.get(key) for key in ("src", "href", "srcset")]
-        self.fetched += [link for link in links if link and not link.startswith(("#", "data:"))]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-        if tag in ("td", "data"):
-            self.cell = None
-
-    def handle_data(self, text):
-        if self.cell:
-            self.row[-1] += text
-
-
-def rows_of(path):
-    return list(csv.reader(io.StringIO(path.read_text())))
-
-
 def test_the_table_on_the_terminal(banks, capsys):
     assert run(["analyze", str(banks / "one")]) == 0
     out, err = capsys.readouterr()
@@ -107,7 +58,9 @@ def test_json(banks, capsys):
 def test_page_and_csv_hold_the_same_numbers(written):
     page = Page((written / "report.html").read_text())
     files = {path.stem: path for path in written.glob("*.csv")}
-    assert set(files) == set(page.tables) >= {"quality", "banks", "filters", "drift-3x3", "drift-7x7", "explained-3x3"}
+    assert set(files) == set(page.tables)
+    assert set(files) >= {"quality", "banks", "filters", "drift-3x3", "drift-7x7", "explained-3x3", "family-layers"}
+    assert set(files) >= {"family-shares", "family-groups", "keys-found", "key-match", "key-curve", "key-pruning"}
     for name, path in files.items():
         body = [row for row in page.tables[name] if row]
         assert body == rows_of(path)[1:], name
@@ -122,6 +75,7 @@ def test_page_holds_every_picture_and_fetches_nothing(written):
     assert all(picture["alt"] and picture["src"].startswith("data:image/png;base64,") for picture in page.pictures)
     names = {path.stem for path in written.glob("*.png")}
     assert {"atlas-one", "atlas-two", "quality", "basis-7x7", "drift-bank-3x3", "ridges-3x3", "scatter-7x7"} <= names
+    assert {"families-3x3", "families-layers-7x7", "keys-7x7", "key-curve-3x3"} <= names
     assert len(page.ids) == len(set(page.ids))
 
 
@@ -163,10 +117,12 @@ def test_a_missing_extra_is_named_in_one_sentence(banks, tmp_path, monkeypatch, 
 
 
 def test_resize_brings_all_filters_together(banks, tmp_path):
-    assert run(["analyze", str(banks), "--resize", "5", "-o", str(tmp_path)]) == 0
+    assert run(["analyze", str(banks), "--resize", "5", "--no-families", "-o", str(tmp_path)]) == 0
     assert {path.stem for path in tmp_path.glob("drift-?x?.csv")} == {"drift-5x5"}
     kernels = {row[2] for row in rows_of(tmp_path / "quality.csv")[1:]}
     assert kernels == {"3x3", "7x7"}
+    assert {row[0] for row in rows_of(tmp_path / "keys-found.csv")[1:]} == {"5x5"}
+    assert not list(tmp_path.glob("famil*"))
 
 
 def test_wrong_usage_and_unknown_names(capsys):
@@ -178,7 +134,8 @@ def test_wrong_usage_and_unknown_names(capsys):
 
 
 def test_one_bank_is_compared_by_depth(banks, tmp_path):
-    assert run(["analyze", str(banks / "one"), "-o", str(tmp_path)]) == 0
+    assert run(["analyze", str(banks / "one"), "--no-families", "--keys", "0", "-o", str(tmp_path)]) == 0
+    assert not list(tmp_path.glob("key*"))
     groupings = {row[0] for row in rows_of(tmp_path / "drift-7x7.csv")[1:]}
     assert groupings == {"layer"}  # here the deciles are the layers
     assert (tmp_path / "drift-layer-7x7.png").exists()

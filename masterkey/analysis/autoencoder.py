@@ -11,7 +11,7 @@ HIDDEN = 128
 STEPS = 3000
 BATCH = 256
 RATE = 5e-3
-_EVERY = 50  # steps that one point of the loss curve averages
+LOSS_EVERY = 50  # steps that one point of the loss curve averages
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def train(unit: Tensor, seed: int, steps: int = STEPS) -> CodeLine:
         optimizer.step()
         schedule.step()
         losses[step] = loss.detach()
-    curve = tuple(float(part.mean()) for part in losses.split(_EVERY))
+    curve = tuple(float(part.mean()) for part in losses.split(LOSS_EVERY))
     return CodeLine(encoder.eval(), decoder.eval(), curve)
 
 

@@ -4,16 +4,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..atomic import write_all_atomically
+from ..bank import Bank
+from ..distill.greedy import MOST
+from ..errors import MasterkeyError
 from ..metadata import Kernel
 from ..rules import KernelRule
 from .collection import Collection
 from .findings import Finding, degenerate_filters
+from .kernel_study import study
+from .known_keys import known_keys
 from .page import Picture, Section, Table, csv_bytes, page_bytes
 from .quality import LayerQuality, qualities
 from .report_drift import kernel_section
+from .report_families import families_section
+from .report_keys import KEYS, keys_section
 from .report_quality import atlas_section, quality_section
 from .stream import ResizedFilters
-from .structure import kernels
+from .structure import Surveyed, kernels
 
 PAGE_NAME = "report.html"
 
@@ -23,20 +30,28 @@ def analyse(
     *,
     resize: Kernel | None = None,
     how: KernelRule = "resample",
+    families: bool = True,
+    keys: int = KEYS,
+    reference: Bank | None = None,
     more: Sequence[Section] = (),
 ) -> tuple[str, list[str], list[Section]]:
     """Analyse every bank that can be read, and return the page's title, its facts and its sections.
 
     Args:
         collection: the banks; the broken among them are moved to ``collection.broken``.
-        resize: fit all filters to this kernel by the rule ``how`` before structure and drift; quality is of the
-            filters as they are.
+        resize: fit all filters to this kernel by the rule ``how`` before structure, drift, families and keys; quality
+            is of the filters as they are.
         how: the rule.
+        families: tell families apart (of at most 10,000 filters of a kernel, drawn by seed 0).
+        keys: how many keys to find among the same filters, up to 50; 0 for none.
+        reference: keys to compare those found with, beside ``scale-space-8``.
         more: sections of one's own, put before the atlas.
 
     Raises:
-        MasterkeyError: a plot's library is missing.
+        MasterkeyError: a plot's library is missing, more than 50 keys are asked for, or ``reference`` fits nothing.
     """
+    if not 0 <= keys <= MOST:
+        raise MasterkeyError(f"{keys} keys were asked for; the page shows 1 to {MOST}, or with 0 none")
     read = collection.survey()
     layers: list[LayerQuality] = []
     found: list[Finding] = []
@@ -51,6 +66,8 @@ def analyse(
         resized = Collection(list(banks), collection.tags)
         read = resized.survey()
     sections += [kernel_section(resized, read, layers, kernel) for kernel in kernels(read)]
+    if families or keys:
+        sections += _families_and_keys(resized, read, families, keys, reference)
     sections += more
     if read:
         sections.append(atlas_section(collection))
@@ -75,6 +92,9 @@ def write_analysis(
     *,
     resize: Kernel | None = None,
     how: KernelRule = "resample",
+    families: bool = True,
+    keys: int = KEYS,
+    reference: Bank | None = None,
     more: Sequence[Section] = (),
 ) -> list[Path]:
     """Analyse and write: a CSV file for each table, a PNG file for each picture, and ``report.html``, last.
@@ -83,7 +103,9 @@ def write_analysis(
         SaveError: the folder cannot be written; what it held before is intact.
         MasterkeyError: as for ``analyse``.
     """
-    title, facts, sections = analyse(collection, resize=resize, how=how, more=more)
+    title, facts, sections = analyse(
+        collection, resize=resize, how=how, families=families, keys=keys, reference=reference, more=more
+    )
     folder = Path(folder)
     files: dict[Path, bytes] = {}
     for part in (part for section in sections for part in section.content):
@@ -94,3 +116,13 @@ def write_analysis(
     files[folder / PAGE_NAME] = page_bytes(title, facts, sections)
     write_all_atomically(files)
     return list(files)
+
+
+def _families_and_keys(
+    collection: Collection, read: Sequence[Surveyed], families: bool, keys: int, reference: Bank | None
+) -> list[Section]:
+    found = kernels(read)
+    known = known_keys(found, reference) if keys and found else {}  # before what takes long, for it may be refused
+    studies = [study(read, kernel) for kernel in found]
+    sections = [families_section(collection, studies)] if families and studies else []
+    return [*sections, keys_section(studies, known, keys)] if keys and studies else sections

@@ -3,6 +3,7 @@
 from .assignment import Assignment
 from .distill import Prepared, distill, prepare
 from .keys import METHODS, explained
+from .match import match, mean_match
 from .pruning import Pruning, prune
 from .result import Distilled
 
@@ -14,6 +15,8 @@ __all__ = [
     "Pruning",
     "distill",
     "explained",
+    "match",
+    "mean_match",
     "prepare",
     "prune",
 ]

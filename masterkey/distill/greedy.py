@@ -18,12 +18,12 @@ MOST = 50
 class GreedyKeys:
     """From K to K keys: 50 even codes, greedily down to ten, five codes around each, greedily down to K.
 
-    Above ten keys the second round is around the best K. ``losses`` is the autoencoder's loss curve.
+    Above ten keys the second round is around the best K. ``line`` is the autoencoder, ``losses`` its loss curve.
     """
 
     def __init__(self, unit: Tensor, line: CodeLine) -> None:
         self.losses = line.losses
-        self._unit, self._line = unit, line
+        self._unit, self.line = unit, line
         self._codes = torch.linspace(0, 1, CANDIDATES)
         self._first = removal_order(self._shares(self._codes)[1])
         self._second: dict[int, tuple[Tensor, list[int]]] = {}
@@ -41,7 +41,7 @@ class GreedyKeys:
 
     def _shares(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Decoded candidates, and what each alone explains of each filter."""
-        candidates = self._line.decode(codes)
+        candidates = self.line.decode(codes)
         return candidates, (self._unit @ candidates.T).square()
 
 

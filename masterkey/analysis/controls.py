@@ -1,0 +1,27 @@
+"""Filters without structure, which show what a figure on filters is worth: white noise, and pixels shuffled."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def noise_like(filters: Tensor, seed: int = 0) -> Tensor:
+    """White noise with the L2 norm of each of the filters (n, kh, kw)."""
+    noise = torch.randn(filters.shape, generator=torch.Generator().manual_seed(seed))
+    return noise * (_norms(filters) / _norms(noise))[:, None, None]
+
+
+def pixels_shuffled(filters: Tensor, seed: int = 0) -> Tensor:
+    """The filters (n, kh, kw) with the weights of each in random places, by a draw of its own."""
+    flat = filters.flatten(1)
+    order = torch.rand(flat.shape, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
+    return flat.gather(1, order).view_as(filters)
+
+
+CONTROLS: dict[str, Callable[[Tensor, int], Tensor]] = {"random": noise_like, "shuffled pixels": pixels_shuffled}
+
+
+def _norms(filters: Tensor) -> Tensor:
+    norms: Tensor = filters.flatten(1).norm(dim=1)
+    return norms
