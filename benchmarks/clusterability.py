@@ -1,0 +1,150 @@
+"""Clusterability of trained filters against accuracy: real networks, runs from scratch, checkpoints over training.
+
+    python -m masterkey.benchmarks.clusterability
+
+The measure is ``masterkey.analysis.clusterability``: eight clusters of each network's own, against the same filters
+with their pixels shuffled. Networks: the three real ones of ImageNet-1k, with their accuracy on Tiny-ImageNet's
+validation pictures (five of each class, 1,000 classes); the runs from scratch whose weights are kept, of ConvNeXt-Atto
+and others; the checkpoints of ``formation``. Accuracies of different data sets stand in different groups; rank
+correlations are within a group. ``--plots DIR`` draws the figure.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from masterkey.analysis.clusterability import Clusterability, clusterability
+from masterkey.analysis.plots.clusterability import clusterability_scatter
+from masterkey.analysis.plots.style import png_bytes
+from masterkey.atomic import write_atomically
+from masterkey.bank import Bank
+
+from .arms import data_path, trained_network
+from .family_subjects import KEPT
+from .formation_runs import snapshot_bank, snapshots
+from .mbconv import PUBLISHED, enlarged, fused, load_published, validation_pictures
+from .measure import describe_machine
+from .small_networks import NETWORKS
+from .store import ResultStore, default_store
+
+PER_CLASS = 5
+_BATCH = 50
+
+
+def filters_of(bank: Bank, kernel: int) -> Tensor:
+    """The filters (n, k, k) of a bank of one kernel size that are not near dead."""
+    return torch.cat([layer.flatten(0, 1) for layer in bank.pruned(0.1).select(kernel=kernel).layers.values()])
+
+
+def published() -> list[dict[str, Any]]:
+    """The real networks: one row for each kernel size."""
+    pictures = validation_pictures(PER_CLASS)
+    rows = []
+    for network in PUBLISHED:
+        model = load_published(network, data_path("checkpoints"))
+        top1 = _top1(fused(model), pictures.images, pictures.labels, network.pixels)
+        bank = Bank.from_model(model)
+        for kernel in (3, 5, 7):
+            found = clusterability(filters_of(bank, kernel))
+            rows.append(row(f"ImageNet-1k networks, {kernel}x{kernel}", network.name, 0, top1, found))
+    return rows
+
+
+def kept_runs(store: ResultStore) -> list[dict[str, Any]]:
+    """Every run from scratch whose weights are here."""
+    rows = []
+    for run_id in store.run_ids():
+        if not store.is_usable(run_id):
+            continue
+        metrics = (store.read(run_id) or {})["metrics"]
+        config = metrics["config"]
+        bank = Bank.from_model(trained_network(run_id, store))
+        part = config["data"]["evaluate"]
+        group = f"{config['model']}, {config['data']['name']}, {part}, {config['train']['epochs']} epochs"
+        rows.append(row(group, run_id, metrics["train_pictures"], metrics["top1"], clusterability(filters_of(bank, 7))))
+    return rows
+
+
+def checkpoints(kept: Path) -> list[dict[str, Any]]:
+    """The checkpoints of every finished run of ``formation`` that were evaluated, and the weights as drawn."""
+    rows = []
+    for network in NETWORKS:
+        for folder in sorted(kept.glob(f"{network}-*")):
+            if not (folder / "run.json").exists():
+                continue
+            run = json.loads((folder / "run.json").read_text())
+            accuracy = {epoch["epoch"] + 1: epoch["top1"] for epoch in run["curve"]}
+            for epochs in snapshots():
+                found = clusterability(filters_of(snapshot_bank(network, folder, epochs), 3))
+                name = f"{folder.name} after {epochs}"
+                top1 = accuracy.get(epochs, 100 / 10)  # as drawn: chance
+                rows.append(row(f"{network} over training, cifar10", name, run["train_pictures"], top1, found))
+    return rows
+
+
+def row(group: str, name: str, pictures: int, top1: float, found: Clusterability) -> dict[str, Any]:
+    """One network's figures; ``pictures`` is how many it learnt from, 0 for ImageNet's 1.28 million."""
+    figures = {key: round(value, 4) for key, value in asdict(found).items()}
+    return {"group": group, "network": name, "train_pictures": pictures or 1_281_167, "top1": round(top1, 2)} | {
+        **figures,
+        "gain": round(found.gain, 4),
+    }
+
+
+def correlations(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Spearman's rank correlation of gain with accuracy within every group of four networks or more."""
+    groups: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for each in rows:
+        groups[each["group"]].append(each)
+    found = {}
+    for group, members in groups.items():
+        if len(members) >= 4:
+            outcome = spearmanr([each["gain"] for each in members], [each["top1"] for each in members])
+            found[group] = {
+                "networks": len(members),
+                "spearman": round(float(outcome.statistic), 3),
+                "p": round(float(outcome.pvalue), 4),
+            }
+    return found
+
+
+@torch.inference_mode()
+def _top1(model: nn.Module, images: Tensor, labels: Tensor, pixels: int) -> float:
+    guesses = torch.cat([model(enlarged(part, pixels)).argmax(1) for part in images.split(_BATCH)])
+    return 100 * float((guesses == labels).double().mean())
+
+
+def main() -> None:
+    """Compute, print and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/clusterability.json"))
+    parser.add_argument("--plots", type=Path, help="folder for the figure")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [*published(), *kept_runs(default_store()), *checkpoints(KEPT)]
+    result = {
+        "machine": describe_machine(),
+        "command": "python -m masterkey.benchmarks.clusterability",
+        "correlation of gain with accuracy": correlations(rows),
+        "rows": rows,
+    }
+    write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
+    if options.plots:
+        points: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        for each in rows:
+            points[each["group"]].append((each["gain"], each["top1"]))
+        write_atomically(options.plots / "clusterability.png", png_bytes(clusterability_scatter(points)))
+    for each in rows:
+        print(f"{each['group']:50} {each['network']:34} top1 {each['top1']:6.2f} gain {each['gain']:.3f}")
+    print(json.dumps(result["correlation of gain with accuracy"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

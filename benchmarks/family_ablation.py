@@ -1,0 +1,141 @@
+"""Families of filters replaced in trained networks: what the network loses, against as many filters at random.
+
+    python -m masterkey.benchmarks.family_ablation
+
+Of MCUNet (MBConv filters, ImageNet-1k) at 128 pixels, judged on 600 pictures of Tiny-ImageNet's validation part (three
+of each class, enlarged from 64 pixels), and of the ResNet-9 (dense) and MobileNetV2 that ``formation`` trained on
+CIFAR-10, 600 pictures: the filters of one family are replaced by noise, by their mean shape, or have their pixels
+shuffled; as a control as many filters are drawn at random in every layer and replaced by noise. Noise and mean shape
+keep each filter's mean and its norm about the mean. Batch norms stay as trained. Three seeds. Kernel size by kernel
+size there are only noise and the control. Every figure is written as soon as it is known, and the same command goes on
+where it was broken off.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from masterkey.analysis.replacement import GROUPS, Census, Replacement, census, replaced
+from masterkey.atomic import write_atomically
+
+from .family_subjects import Subject, described, subjects
+from .measure import describe_machine
+
+SEEDS = (0, 1, 2)
+PER_CLASS, CIFAR_PICTURES = 3, 600
+FEWEST = 10  # filters in a group of one kernel size: fewer are not replaced by themselves
+
+
+class Condition(NamedTuple):
+    """What is replaced: a group, of one kernel size or all, how, and the seed."""
+
+    group: str
+    kernel: int | None
+    how: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """How the result file calls it."""
+        size = f"{self.kernel}x{self.kernel}" if self.kernel else "all kernels"
+        return f"{self.group} | {size} | {self.how} | {self.seed}"
+
+
+def conditions(of: Census) -> Iterator[Condition]:
+    """Every condition of a network, all kernels together first."""
+    sizes = sorted(set(of.kernel.tolist()))
+    for kernel in (None, *(reversed(sizes) if len(sizes) > 1 else ())):
+        for group in GROUPS:
+            if int(of.members(group, kernel).sum()) < FEWEST:
+                continue
+            for how in ("noise", "random filters by noise", "pixels", "mean"):
+                if how == "random filters by noise" and group == "dead":
+                    continue  # the control leaves dead filters out
+                if kernel and how in ("pixels", "mean"):
+                    continue
+                for seed in SEEDS if how != "mean" else SEEDS[:1]:
+                    yield Condition(group, kernel, how, seed)
+
+
+def changed(weights: dict[str, Tensor], of: Census, condition: Condition) -> dict[str, Tensor]:
+    """The weights of a condition."""
+    chosen = of.members(condition.group, condition.kernel)
+    if condition.how in get_args(Replacement):
+        return replaced(weights, of, chosen, condition.how, condition.seed)  # type: ignore[arg-type]
+    return replaced(weights, of, of.as_many(chosen, condition.seed), "noise", condition.seed)
+
+
+def batch_norm_check(subject: Subject) -> dict[str, float]:
+    """Correlation of what arrives at the batch norms after depthwise and last convolutions with what they expect.
+
+    Over the channels of each norm, the mean on 100 pictures against the running mean; the lowest and the median norm.
+    Norms after a 1x1 expansion are left out: their inputs have means near zero. A wrong stride, residual, epsilon or
+    normalisation shows here at once.
+    """
+    found: list[float] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        mean = inputs[0].mean((0, 2, 3))
+        assert isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
+        found.append(float(torch.corrcoef(torch.stack([mean, module.running_mean]))[0, 1]))
+
+    norms = [
+        module
+        for name, module in subject.model.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and "inverted_bottleneck" not in name
+    ]
+    handles = [norm.register_forward_pre_hook(look) for norm in norms]
+    with torch.inference_mode():
+        subject.model(subject.prepare(subject.images[:: max(1, len(subject.images) // 100)]))
+    for handle in handles:
+        handle.remove()
+    return {"lowest": round(min(found), 3), "median": round(sorted(found)[len(found) // 2], 3)}
+
+
+def counts(of: Census) -> dict[str, dict[str, int]]:
+    """Filters by group, for each kernel size."""
+    return {
+        f"{size}x{size}": {group: int(of.members(group, size).sum()) for group in GROUPS}
+        for size in sorted(set(of.kernel.tolist()))
+    }
+
+
+def run_subject(subject: Subject, result: dict[str, Any], output: Path) -> None:
+    """Judge a network under every condition that ``result`` lacks, writing each."""
+    weights = subject.weights()
+    of = census(weights)
+    mine = result["networks"].setdefault(subject.name, {})
+    mine |= {**described(subject), "filters": counts(of)}
+    if subject.name.startswith("mcunet"):
+        mine["inputs of norms against running means"] = batch_norm_check(subject)
+    figures = mine.setdefault("figures", {})
+    if "as trained" not in figures:
+        figures["as trained"] = subject.judge(subject.model)
+    for condition in conditions(of):
+        if condition.key not in figures:
+            figures[condition.key] = subject.judge(subject.with_weights(changed(weights, of, condition)))
+            print(subject.name, condition.key, figures[condition.key], flush=True)
+            write_atomically(output, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def main() -> None:
+    """Compute, print and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/family_ablation.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    result: dict[str, Any] = json.loads(options.output.read_text()) if options.output.exists() else {"networks": {}}
+    result |= {"machine": describe_machine(), "command": "python -m masterkey.benchmarks.family_ablation"}
+    for subject in subjects(PER_CLASS, CIFAR_PICTURES):
+        run_subject(subject, result, options.output)
+    for name, network in result["networks"].items():
+        print(name, network["figures"]["as trained"])
+
+
+if __name__ == "__main__":
+    main()

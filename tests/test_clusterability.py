@@ -1,0 +1,52 @@
+"""Clusterability: planted clusters are found, noise has none."""
+
+import pytest
+import torch
+
+from masterkey.analysis.clusterability import MOST, clusterability
+from masterkey.analysis.plots.clusterability import clusterability_scatter
+from masterkey.analysis.plots.style import png_bytes
+from masterkey.errors import MasterkeyError
+
+
+def planted(noise: float, n: int = 400, seed: int = 0) -> torch.Tensor:
+    """Eight shapes of either sign and any size, with noise of a share of their norm."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = torch.nn.functional.normalize(torch.randn(8, 49, generator=generator), dim=1)
+    of = torch.arange(n) % 8
+    size = torch.randn(n, 1, generator=generator)
+    parts = shapes[of] + noise * torch.randn(n, 49, generator=generator) / 7
+    return (size * parts + torch.randn(n, 1, generator=generator)).view(n, 7, 7)
+
+
+def test_clusters_that_are_there_are_found():
+    found = clusterability(planted(0.1))
+    assert found.filters == 400
+    assert found.assigned == 1 and found.control_assigned < 0.1
+    assert found.explained > 0.97 and found.silhouette > 0.9 and found.control_silhouette < 0.3
+    assert found.gain == found.explained - found.control_explained > 0.7
+
+
+def test_less_noise_is_more_clusterable_and_noise_is_not():
+    gains = [clusterability(planted(noise)).gain for noise in (0.1, 0.5, 1.0)]
+    assert gains == sorted(gains, reverse=True)
+    white = clusterability(torch.randn(400, 7, 7, generator=torch.Generator().manual_seed(1)))
+    assert abs(white.gain) < 0.02 and abs(white.silhouette - white.control_silhouette) < 0.02
+
+
+def test_many_are_sampled_and_the_same_call_gives_the_same():
+    many = planted(0.3, n=MOST + 500)
+    assert clusterability(many) == clusterability(many)
+    assert clusterability(many).filters == MOST
+
+
+def test_refusals():
+    with pytest.raises(MasterkeyError, match="n, kh, kw"):
+        clusterability(torch.randn(9, 1, 3, 3))
+    with pytest.raises(MasterkeyError, match="8 clusters"):
+        clusterability(torch.ones(20, 3, 3))
+
+
+def test_picture():
+    points = {"one": [(0.1, 50.0), (0.2, 60.0)], "another set": [(0.15, 12.0)]}
+    assert png_bytes(clusterability_scatter(points)).startswith(b"\x89PNG")

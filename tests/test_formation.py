@@ -1,0 +1,146 @@
+"""Formation and reproducibility on planted networks, and the trainings that are watched."""
+
+import numpy as np
+import pytest
+import torch
+from picture_folders import image_folder
+
+from masterkey.analysis.formation import HalfFilters, formation, reproducibility
+from masterkey.analysis.plots.formation import formation_curves, reproducibility_boxes
+from masterkey.analysis.plots.style import png_bytes
+from masterkey.analysis.stream import as_filters
+from masterkey.benchmarks import formation_runs
+from masterkey.benchmarks.config import BenchmarkError, DataConfig, TrainConfig
+from masterkey.benchmarks.small_networks import KINDS, NETWORKS, build_small
+from masterkey.errors import MasterkeyError
+from masterkey.extract import from_model, from_state_dict
+
+LAYERS = 3
+
+
+def network(learnt: float, seed: int, which: int = 0, filters: int = 400):
+    """A bank of filters that are white noise before training, and mixtures of two shapes a layer after it."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = torch.Generator().manual_seed(100 + which)
+    layers = {}
+    for layer in range(LAYERS):
+        noise = torch.randn(filters, 9, generator=generator)
+        basis = torch.randn(2, 9, generator=shapes)
+        trained = torch.randn(filters, 2, generator=generator) @ basis
+        layers[f"layers.{layer}.weight"] = ((1 - learnt) * noise + learnt * trained).view(-1, 1, 3, 3)
+    return from_state_dict(layers, name=f"{which} {seed}")
+
+
+def test_formation_goes_from_random_to_the_last_checkpoint():
+    of = formation({str(epoch): network(learnt, 0) for epoch, learnt in enumerate((0, 0.3, 0.6, 0.9))})
+    assert of.labels == ("0", "1", "2", "3") and [info.name for info in of.layers] == list(network(0, 0).layers)
+    assert of.entropy.shape == of.sparsity.shape == of.to_last.shape == (4, LAYERS)
+    assert (of.entropy[0] > of.threshold).all() and (of.entropy[-1] < of.threshold).all()
+    assert (np.diff(of.entropy, axis=0) < 0).all()
+    assert (np.diff(of.to_last, axis=0) < 0).all() and (of.to_last[-1] == 0).all()
+    assert (np.diff(of.whole_to_last) < 0).all() and of.whole_to_last[-1] == 0
+    # as the paper sees: what is spread evenly at first ends in the major components
+    assert of.deviations.shape == (4, 9) and np.ptp(of.deviations[0]) < np.ptp(of.deviations[-1])
+
+
+def test_deviations_are_those_of_the_coefficients():
+    bank = network(0.5, 3)
+    of = formation({"a": bank, "b": network(0.9, 3)})
+    weights = torch.cat([tensor.flatten(1) for tensor in bank.layers.values()]).double()
+    scaled = weights / weights.abs().amax(1, keepdim=True)
+    # the sum of variances does not depend on the basis; bins are a seventieth of a range
+    assert (of.deviations[0] ** 2).sum() == pytest.approx(float(scaled.var(0, unbiased=False).sum()), rel=0.02)
+
+
+def test_formation_refuses_what_cannot_be_compared():
+    bank = network(0, 0)
+    with pytest.raises(MasterkeyError, match="two checkpoints"):
+        formation({"0": bank})
+    with pytest.raises(MasterkeyError, match="not of one network"):
+        formation({"0": bank, "1": bank.select(layers=2)})
+    mixed = from_state_dict({"a.weight": torch.randn(8, 1, 3, 3), "b.weight": torch.randn(8, 1, 5, 5)}, name="mixed")
+    with pytest.raises(MasterkeyError, match="choose one kernel"):
+        formation({"0": mixed, "1": mixed})
+
+
+def test_seeds_that_form_the_same_filters_differ_by_chance_alone():
+    of = reproducibility({f"model {which}": [network(0.9, seed, which) for seed in range(3)] for which in range(2)})
+    for model in of.seeds:
+        assert len(of.halves[model]) == len(of.seeds[model]) == 3
+        assert max(of.seeds[model]) < 1.5 * max(of.halves[model])
+        assert of.same_layer[model].shape == (3, LAYERS) and of.other_layer[model].shape == (9,)
+        assert np.median(of.same_layer[model]) < 0.2 * np.median(of.other_layer[model])
+        assert max(of.seeds[model]) < min(of.models)
+    assert len(of.models) == 9
+
+
+def test_halves_are_all_filters_once():
+    bank = from_state_dict({"a.weight": torch.arange(5 * 9.0).view(5, 1, 3, 3)}, name="five")
+    halves = [HalfFilters(as_filters(bank), str(odd), odd) for odd in (False, True)]
+    read = [torch.cat(list(half.read(0))) for half in halves]
+    assert [half.layers[0].filters for half in halves] == [len(each) for each in read] == [3, 2]
+    assert torch.equal(torch.cat(read).sort(0).values, bank.layers["a.weight"].flatten(1))
+    with pytest.raises(MasterkeyError, match="single filter"):
+        HalfFilters(as_filters(torch.randn(1, 3, 3)), "one", True)
+
+
+def test_pictures_are_drawn():
+    drawn = formation_curves(formation({str(epoch): network(learnt, 0) for epoch, learnt in enumerate((0, 0.5, 0.9))}))
+    assert png_bytes(drawn).startswith(b"\x89PNG")
+    several = reproducibility({str(which): [network(0.9, seed, which) for seed in range(2)] for which in range(2)})
+    assert png_bytes(reproducibility_boxes(several)).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_small_networks_see_32_pixels(name):
+    model = build_small(name, 10, 0).eval()
+    bank = from_model(model, KINDS[name])
+    assert set(bank.counts()) == {(3, 3)} and len(bank.layers) == {"resnet9": 8, "mobilenetv2": 17}[name]
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    again = build_small(name, 10, 0).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in model.state_dict().items())
+    with pytest.raises(BenchmarkError, match="no small network"):
+        build_small("resnet10", 10, 0)
+
+
+class _KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["before the snapshot", "after it", "before run.json"])
+def test_a_run_broken_off_gives_what_it_gives_unbroken(tmp_path, monkeypatch, moment):
+    monkeypatch.setenv("MASTERKEY_CACHE", str(tmp_path / "cache"))
+    pictures = image_folder(tmp_path / "pictures", {"train": {"a": 8, "b": 8}, "test": {"a": 2, "b": 2}}, width=32)
+    data = DataConfig(str(pictures), pixels=32)
+    recipe = TrainConfig(epochs=4, batch_size=8, warmup_epochs=1, val_interval=2)
+    whole = formation_runs.do_run("resnet9", 0, tmp_path / "whole", data, recipe)
+
+    real_keep, real_train, real_write = formation_runs._keep, formation_runs.train, formation_runs.write_atomically
+
+    def keep(model, folder, epochs):
+        if epochs == 2 and moment == "before the snapshot":
+            raise _KilledError
+        real_keep(model, folder, epochs)
+        if epochs == 2 and moment == "after it":
+            raise _KilledError
+
+    def write(path, data):
+        if path.name == "run.json":
+            raise _KilledError
+        real_write(path, data)
+
+    monkeypatch.setattr(formation_runs, "_keep", keep)
+    monkeypatch.setattr(formation_runs, "train", lambda *a, **k: real_train(*a, **{**k, "checkpoint_every": 0.0}))
+    if moment == "before run.json":
+        monkeypatch.setattr(formation_runs, "write_atomically", write)
+    with pytest.raises(_KilledError):
+        formation_runs.do_run("resnet9", 0, tmp_path / "broken", data, recipe)
+    assert not (tmp_path / "broken" / "run.json").exists()
+    monkeypatch.setattr(formation_runs, "_keep", real_keep)
+    monkeypatch.setattr(formation_runs, "write_atomically", real_write)
+    broken = formation_runs.do_run("resnet9", 0, tmp_path / "broken", data, recipe)
+    assert {**broken, "seconds": 0} == {**whole, "seconds": 0}
+    for epochs in formation_runs.snapshots(recipe):
+        one, other = (formation_runs.snapshot_bank("resnet9", tmp_path / f, epochs) for f in ("whole", "broken"))
+        assert one.sha256 == other.sha256
+    assert formation_runs.do_run("resnet9", 0, tmp_path / "broken", data, recipe) == broken
