@@ -20,6 +20,9 @@ BUILT = Path("built")
 Private = Annotated[bool, typer.Option("--private", help="Create the repository as a private one.")]
 CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and show it; send nothing.")]
+AllowDegenerate = Annotated[
+    bool, typer.Option("--allow-degenerate", help="Take banks most of whose filters are in degenerate layers, too.")
+]
 Token = Annotated[str | None, typer.Option(help="The Hub's token; the one logged in with if not given.")]
 
 
@@ -31,13 +34,15 @@ def build(
     source: Annotated[Path | None, typer.Option(help="Take the filters out of this file of the weights.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Build every bank that is extracted.")] = False,
     lock: Annotated[bool, typer.Option("--lock", help="Write the hashes of what was built into the index.")] = False,
+    allow_degenerate: AllowDegenerate = False,
     token: Token = None,
     json: Json = False,
 ) -> None:
     """Make a bank by its recipe.
 
     The depthwise filters of the recipe's source are fetched, checked against the architecture, and written to
-    built/NAME. With --all, banks of weights that have to be downloaded by hand are taken as they stand there.
+    built/NAME. A bank more than half of whose filters are in degenerate layers (sparse, of low diversity, random) is
+    refused. With --all, banks of weights that have to be downloaded by hand are taken as they stand there.
 
     Examples:
 
@@ -46,6 +51,8 @@ def build(
     masterkey build hornet-tiny.in1k --source hornet_tiny_7x7.pth
 
     masterkey build --all --lock
+
+    masterkey build my-recipe.toml -o ./my-bank --allow-degenerate
     """
     if (recipe is None) is not all_:
         raise typer.BadParameter("name one recipe, or say --all")
@@ -63,7 +70,9 @@ def build(
         folder = parent if output and not all_ else parent / each.name
         try:
             with doing(f"building {each.name}"):
-                banks[each.name] = build_folder(each, folder, source=source, pinned=not lock, token=token)
+                banks[each.name] = build_folder(
+                    each, folder, source=source, pinned=not lock, token=token, allow_degenerate=allow_degenerate
+                )
         except MasterkeyError as refusal:
             if not all_:
                 raise
@@ -90,12 +99,14 @@ def push(
     private: Private = False,
     create_pr: CreatePr = False,
     dry: DryRun = False,
+    allow_degenerate: AllowDegenerate = False,
     token: Token = None,
     json: Json = False,
 ) -> None:
     """Publish a bank's folder on the Hub.
 
-    The bank is verified in full, its card held against its sources' licences, and all files go up in one commit.
+    The bank is verified in full, its card held against its sources' licences, its filters assessed, and all files go up
+    in one commit.
 
     Example: masterkey push ./mcunet me/mcunet --dry-run
     """
@@ -103,7 +114,7 @@ def push(
 
     check_repo_id(repo)
     with doing(f"verifying {directory}"):
-        bank, files = read_folder(directory.expanduser(), repo)
+        bank, files = read_folder(directory.expanduser(), repo, allow_degenerate)
     facts: dict[str, Any] = {
         "bank": bank.name,
         "repo": repo,
@@ -116,7 +127,7 @@ def push(
         tell(f"the licence of {bank.name} is unknown, and its card says so")
     if not dry:
         with doing(f"publishing {bank.name}"):
-            facts["url"] = push_files(bank, files, repo, private, token, create_pr)
+            facts["url"] = push_files(bank, files, repo, private, token, create_pr, allow_degenerate)
     if json:
         print_json(facts)
         return
@@ -136,6 +147,7 @@ def publish(
     private: Private = False,
     create_pr: CreatePr = False,
     dry: DryRun = False,
+    allow_degenerate: AllowDegenerate = False,
     token: Token = None,
     json: Json = False,
 ) -> None:
@@ -157,7 +169,8 @@ def publish(
         for recipe in extracted_recipes():
             try:
                 with doing(f"publishing {recipe.name}"):
-                    url = publish_recipe(recipe, banks / recipe.name, to or "", private, token, create_pr)
+                    folder = banks / recipe.name
+                    url = publish_recipe(recipe, folder, to or "", private, token, create_pr, allow_degenerate)
                 typer.echo(url)
             except MasterkeyError as refusal:
                 tell(f"{recipe.name}: {refusal}")
@@ -167,7 +180,10 @@ def publish(
             raise typer.Exit(1)
         return
     with doing("verifying"):
-        rows = [plan_publication(recipe, banks / recipe.name, to or "NAMESPACE") for recipe in extracted_recipes()]
+        rows = [
+            plan_publication(recipe, banks / recipe.name, to or "NAMESPACE", allow_degenerate)
+            for recipe in extracted_recipes()
+        ]
     if json:
         print_json([asdict(row) for row in rows])
     else:

@@ -339,6 +339,7 @@ class Bank:
         private: bool = False,
         token: str | bool | None = None,
         create_pr: bool = False,
+        allow_degenerate: bool = False,
     ) -> str:
         """Publish the bank as a model repository of the Hub, in one commit, and return the commit's address.
 
@@ -347,14 +348,16 @@ class Bank:
             private: create it as private; an existing repository stays as it is.
             token: the Hub's; the one that was logged in with if not given.
             create_pr: open a pull request instead of committing to ``main``.
+            allow_degenerate: publish it even if most of its filters are in degenerate layers.
 
         Raises:
+            QualityError: they are, and that is not allowed (``masterkey.analysis.quality.gate``).
             PublishError: the card would lose or loosen a source's licence, or the Hub did not take it.
         """
         from .folder import bank_files
         from .hub.publish import push_files
 
-        return push_files(self, bank_files(self, where=repo_id), repo_id, private, token, create_pr)
+        return push_files(self, bank_files(self, where=repo_id), repo_id, private, token, create_pr, allow_degenerate)
 
 
 def join(banks: Sequence[Bank]) -> Bank:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .analysis.quality import require_quality
 from .atomic import write_all_atomically
 from .bank import Bank
 from .catalog import Recipe, recipes
@@ -57,13 +58,22 @@ def build_bank(
 
 
 def build_folder(
-    recipe: Recipe, folder: Path, *, source: str | Path | None = None, pinned: bool = True, **download_options: Any
+    recipe: Recipe,
+    folder: Path,
+    *,
+    source: str | Path | None = None,
+    pinned: bool = True,
+    allow_degenerate: bool = False,
+    **download_options: Any,
 ) -> Bank:
     """Make a recipe's bank and write it as a folder, with the recipe's words and figures on its card.
 
     A bank of weights that no name leads to is left as it is where its folder holds it already.
 
+    ``allow_degenerate`` writes it even if most of its filters are in degenerate layers.
+
     Raises:
+        QualityError: they are, and that is not allowed (``masterkey.analysis.quality.gate``); nothing is written.
         SaveError: the folder cannot be written; what it held before is intact.
         MasterkeyError: as ``build_bank``.
     """
@@ -72,6 +82,8 @@ def build_folder(
         check_built(bank, recipe, pinned)
         return bank
     bank = build_bank(recipe, source=source, pinned=pinned, **download_options)
+    if not allow_degenerate:
+        require_quality(bank)
     write_all_atomically({folder / name: data for name, data in bank_files(bank, recipe=recipe).items()})
     return bank
 

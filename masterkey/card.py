@@ -44,6 +44,7 @@ def card_text(bank: "Bank", *, where: str = FOLDER, recipe: Recipe | None = None
         licence=_cell(about.licence or "unknown"),
         order=about.order,
         transformations=_cell(", ".join(step["op"] for step in about.transformations) or "nothing"),
+        quality=_cell(_quality(bank)),
         sha256=bank.sha256,
         terms=_terms(about.licence),
         figures=_figures(recipe),
@@ -106,6 +107,16 @@ def _kernel_rows(bank: "Bank") -> str:
     layers = [layer.kernel for layer in bank.metadata.layers]
     rows = [f"| {kh}x{kw} | {layers.count((kh, kw)):,} | {n:,} |" for (kh, kw), n in bank.counts().items()]
     return "\n".join([*rows, f"| all | {len(layers):,} | {len(bank):,} |"] if len(rows) > 1 else rows)
+
+
+def _quality(bank: "Bank") -> str:
+    """What the gate says of the bank's filters as they are."""
+    from .analysis.quality import gate, is_judged
+
+    if not is_judged(bank):
+        return "not judged: computed"
+    verdict = gate(bank)
+    return verdict.sentence if verdict.passed else f"below the gate: {verdict.sentence}"
 
 
 def _terms(licence: str | None) -> str:

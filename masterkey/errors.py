@@ -40,6 +40,10 @@ class RecipeError(MasterkeyError):
     """A recipe that cannot be understood, or whose source is not what it says."""
 
 
+class QualityError(MasterkeyError):
+    """A bank most of whose filters are in degenerate layers, which is built or published only on request."""
+
+
 class PublishError(MasterkeyError):
     """A bank that must not be published as it is, or that the Hub did not take; the repository is as it was."""
 

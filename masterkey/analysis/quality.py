@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bank import Bank
+from ..errors import QualityError
 from ..metadata import Kernel
 from .stream import Filters, as_filters
 from .survey import LayerSums, survey
@@ -79,6 +80,27 @@ def gate(filters: Filters | Bank) -> GateVerdict:
         BankFormatError: the filters are not what their file promises.
     """
     return judge(assess(filters))
+
+
+def is_judged(bank: Bank) -> bool:
+    """Whether the gate is for this bank: not for computed ones, which are rules and some of them random on purpose.
+
+    What was made of a computed bank, such as its pixels shuffled, counts as computed too.
+    """
+    return bank.metadata.source.kind != "computed"
+
+
+def require_quality(bank: Bank) -> None:
+    """Let a bank pass the gate on its way to a folder or to the Hub; computed banks always do.
+
+    Raises:
+        QualityError: more than half of its assessable filters are in degenerate layers; one sentence says in how many.
+    """
+    if is_judged(bank) and not (verdict := gate(bank)).passed:
+        raise QualityError(
+            f"{bank.name} does not pass the quality gate: {verdict.sentence}; masterkey analyze shows every layer, and "
+            "--allow-degenerate (allow_degenerate=True) lets the bank pass"
+        )
 
 
 def judge(of: Sequence[LayerQuality]) -> GateVerdict:

@@ -42,7 +42,7 @@ class Publication:
         return f"{sum(self.files.values()):,}" if self.files else f"filters {self.weights:,}"
 
 
-def plan_publication(recipe: Recipe, folder: Path, namespace: str) -> Publication:
+def plan_publication(recipe: Recipe, folder: Path, namespace: str, allow_degenerate: bool = False) -> Publication:
     """Say what would go where, for the bank that is built in ``folder`` or not built yet; nothing is sent.
 
     Raises:
@@ -55,7 +55,7 @@ def plan_publication(recipe: Recipe, folder: Path, namespace: str) -> Publicatio
     if not (folder / WEIGHTS_NAME).exists():
         return Publication(recipe.name, repo_id, recipe.terms, False, {}, weights)
     try:
-        _, files = _checked(recipe, folder, repo_id)
+        _, files = _checked(recipe, folder, repo_id, allow_degenerate)
     except MasterkeyError as error:
         return Publication(recipe.name, repo_id, recipe.terms, True, {}, weights, str(error))
     sizes = {name: len(data) for name, data in files.items()}
@@ -63,26 +63,33 @@ def plan_publication(recipe: Recipe, folder: Path, namespace: str) -> Publicatio
 
 
 def publish_recipe(
-    recipe: Recipe, folder: Path, namespace: str, private: bool, token: str | None, create_pr: bool
+    recipe: Recipe,
+    folder: Path,
+    namespace: str,
+    private: bool,
+    token: str | None,
+    create_pr: bool,
+    allow_degenerate: bool = False,
 ) -> str:
     """Publish a recipe's bank from ``folder``, building it there first if it is not built; return the address.
 
     Raises:
-        MasterkeyError: it could not be built, does not verify, or was not taken; see ``push_files``.
+        MasterkeyError: it could not be built, does not verify or does not pass the quality gate, or was not taken; see
+            ``push_files``.
     """
     repo_id = f"{namespace}/{recipe.name}"
     check_repo_id(repo_id)
     if not (folder / WEIGHTS_NAME).exists():
         from ..build import build_folder
 
-        build_folder(recipe, folder, token=token)
-    bank, files = _checked(recipe, folder, repo_id)
-    return push_files(bank, files, repo_id, private, token, create_pr)
+        build_folder(recipe, folder, token=token, allow_degenerate=allow_degenerate)
+    bank, files = _checked(recipe, folder, repo_id, allow_degenerate)
+    return push_files(bank, files, repo_id, private, token, create_pr, allow_degenerate)
 
 
-def _checked(recipe: Recipe, folder: Path, repo_id: str) -> tuple["Bank", dict[str, bytes]]:
+def _checked(recipe: Recipe, folder: Path, repo_id: str, allow_degenerate: bool) -> tuple["Bank", dict[str, bytes]]:
     from ..build import check_built
 
-    bank, files = read_folder(folder, repo_id)
+    bank, files = read_folder(folder, repo_id, allow_degenerate)
     check_built(bank, recipe)
     return bank, files

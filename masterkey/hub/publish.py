@@ -26,14 +26,17 @@ def push_files(
     private: bool = False,
     token: str | bool | None = None,
     create_pr: bool = False,
+    allow_degenerate: bool = False,
 ) -> str:
     """Publish a bank's files and return the address of the commit, or of the pull request.
 
     Raises:
+        QualityError: the bank does not pass the gate, and ``allow_degenerate`` is not given.
         PublishError: the terms of a source would be lost, ``repo_id`` is no name of a repository, it is public
             although ``private`` is asked for, or the Hub did not take the commit.
     """
     check_terms(bank.metadata, files[CARD_NAME].decode())
+    _check_quality(bank, allow_degenerate)
     check_repo_id(repo_id)
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -63,7 +66,7 @@ def push_files(
     return info.pr_url or info.commit_url
 
 
-def read_folder(folder: Path, repo_id: str = FOLDER) -> tuple["Bank", dict[str, bytes]]:
+def read_folder(folder: Path, repo_id: str = FOLDER, allow_degenerate: bool = False) -> tuple["Bank", dict[str, bytes]]:
     """Verify a bank's folder in full and return the bank with the files to publish, sizes and all.
 
     ``README.md`` and ``LICENSE`` go up as they are in the folder, the repository's name filled in; all else is
@@ -71,6 +74,7 @@ def read_folder(folder: Path, repo_id: str = FOLDER) -> tuple["Bank", dict[str, 
 
     Raises:
         BankFormatError: it holds no sound bank.
+        QualityError: the bank does not pass the gate, and ``allow_degenerate`` is not given.
         PublishError: ``config.json`` or the card contradict the bank, or a file cannot be read.
     """
     from ..bank import Bank
@@ -91,6 +95,7 @@ def read_folder(folder: Path, repo_id: str = FOLDER) -> tuple["Bank", dict[str, 
     except (OSError, ValueError) as error:
         raise PublishError(f"{folder} cannot be read: {error}") from error
     check_terms(bank.metadata, files[CARD_NAME].decode())
+    _check_quality(bank, allow_degenerate)
     return bank, files
 
 
@@ -112,6 +117,13 @@ def check_repo_id(repo_id: str) -> None:
         raise PublishError(
             f"{repo_id!r:.100} is no name of a repository: NAMESPACE/NAME, of letters, digits, '-', '_' and '.'"
         )
+
+
+def _check_quality(bank: "Bank", allow_degenerate: bool) -> None:
+    from ..analysis.quality import require_quality
+
+    if not allow_degenerate:
+        require_quality(bank)
 
 
 @contextmanager
