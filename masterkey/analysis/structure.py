@@ -92,12 +92,14 @@ def measure(read: Sequence[Surveyed], kernel: Kernel, bins: int = BINS) -> Struc
     explained, components = everything.principal()
     # single precision in the inner loop: rounding moves a coefficient by a millionth of a bin
     basis, shift = torch.from_numpy(components).float(), torch.from_numpy(components @ everything.mean).float()
+    # every layer has its place beforehand: small results kept one by one between chunks would pin the memory of these
+    lows, highs = torch.full((2, len(chosen), len(basis)), torch.inf)
+    highs.neg_()
+    counts = np.zeros((len(chosen), len(basis), bins), dtype=np.int64)
     with workers() as pool:
-        ranges = list(pool.map(lambda each: _range(each[0], each[1], basis, shift), chosen))
-        low = torch.stack([low for low, _ in ranges]).amin(dim=0)
-        high = torch.stack([high for _, high in ranges]).amax(dim=0)
-        found = pool.map(lambda each: _counts(each[0], each[1], basis, shift, low, high, bins), chosen)
-        counts = np.stack(list(found))
+        list(pool.map(lambda of, low, high: _range(of[0], of[1], basis, shift, low, high), chosen, lows, highs))
+        low, high = lows.amin(dim=0), highs.amax(dim=0)
+        list(pool.map(lambda of, found: _count(of[0], of[1], basis, shift, low, high, found), chosen, counts))
     return Structure(
         kernel=kernel,
         layers=tuple(layer.info for _, layer in chosen),
@@ -114,19 +116,28 @@ def _project(chunk: Tensor, basis: Tensor, shift: Tensor) -> Tensor:
     return torch.addmm(-shift[:, None], basis, scaled_columns(chunk))
 
 
-def _range(filters: Filters, layer: LayerSums, basis: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    found = [torch.aminmax(_project(chunk, basis, shift), dim=1) for chunk in filters.read(layer.info.position)]
-    return torch.stack([each.min for each in found]).amin(dim=0), torch.stack([each.max for each in found]).amax(dim=0)
+def _range(filters: Filters, layer: LayerSums, basis: Tensor, shift: Tensor, low: Tensor, high: Tensor) -> None:
+    """Widen ``low`` and ``high`` (K,) in place to the coefficients of a layer."""
+    for chunk in filters.read(layer.info.position):
+        found = torch.aminmax(_project(chunk, basis, shift), dim=1)
+        torch.minimum(low, found.min, out=low)
+        torch.maximum(high, found.max, out=high)
 
 
-def _counts(
-    filters: Filters, layer: LayerSums, basis: Tensor, shift: Tensor, low: Tensor, high: Tensor, bins: int
-) -> NDArray[np.int64]:
+def _count(
+    filters: Filters,
+    layer: LayerSums,
+    basis: Tensor,
+    shift: Tensor,
+    low: Tensor,
+    high: Tensor,
+    counts: NDArray[np.int64],
+) -> None:
+    """Add the coefficients of a layer to its ``counts`` (K, bins) in place."""
+    bins = counts.shape[1]
     width = torch.where(high > low, (high - low) / bins, 1.0)[:, None]
     # whole numbers below 2**24 are exact in single precision, so component and bin add up there
     first = torch.arange(len(basis), dtype=torch.float32)[:, None] * bins
-    total = np.zeros(len(basis) * bins, dtype=np.int64)
     for chunk in filters.read(layer.info.position):
         at = _project(chunk, basis, shift).sub_(low[:, None]).div_(width).floor_().clamp_(0, bins - 1).add_(first)
-        total += np.bincount(at.to(torch.int32).flatten().numpy(), minlength=len(total))
-    return total.reshape(len(basis), bins)
+        counts += np.bincount(at.to(torch.int32).flatten().numpy(), minlength=counts.size).reshape(counts.shape)

@@ -26,7 +26,7 @@ def family_bars(rows: Mapping[str, Mapping[str, float]], title: str) -> "Figure"
         widths = np.array([row[family] for row in rows.values()])
         axes.barh(places, widths, left=left, height=0.8, color=colour, label=family)
         left += widths
-    axes.set_yticks(list(places), [shortened(label, 36) for label in rows], fontsize=8)
+    axes.set_yticks(list(places), [shortened(label, 26) for label in rows], fontsize=8)
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(visible=False)
