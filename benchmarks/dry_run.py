@@ -1,7 +1,7 @@
 """Build everything that an experiment would train, and train nothing: networks, plans, and first batches."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from .config import BenchmarkError, RunConfig
 from .experiment import Experiment, Planned
 from .first_batch import Batch, first_batch
 from .store import ResultStore
-from .sweep import check_arms, expected_runs
+from .sweep import expected_runs
 
 _KEPT = 2  # networks in memory: one that learns, and the one that its filters are from
 
@@ -56,7 +56,6 @@ def dry_run(
     experiment: Experiment,
     store: ResultStore,
     *,
-    only: Sequence[str] = (),
     on_built: Callable[[Built], None] = lambda built: None,
 ) -> list[Built]:
     """Build every network with every arm of an experiment, and the first batch of every data set; offline.
@@ -68,17 +67,12 @@ def dry_run(
     Args:
         experiment: what to build.
         store: finished runs.
-        only: the arms to build, all if empty.
         on_built: called after each.
-
-    Raises:
-        BenchmarkError: an arm that does not exist.
     """
-    check_arms(experiment, only)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         builder = _Builder(Path(folder))
-        distinct = {canonical_json(_parts(run)): run for run in expected_runs(experiment, store, only)}
+        distinct = {canonical_json(_parts(run)): run for run in expected_runs(experiment, store)}
         for run in distinct.values():
             rows.append(builder.build(run))
             on_built(rows[-1])

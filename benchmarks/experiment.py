@@ -3,9 +3,9 @@
 import difflib
 import itertools
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -54,8 +54,12 @@ class Experiment:
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds of the final runs."""
+        """Seeds of the final runs, but for targets that have their own; the first one's are the runs that tune."""
         return list(self.raw["seeds"])
+
+    def seeds_for(self, target: str) -> list[int]:
+        """Seeds of the final runs on a target: ``data.TARGET.seeds``, or the experiment's."""
+        return list(self.raw.get("data", {}).get(target, {}).get("seeds", self.seeds))
 
     @property
     def lrs(self) -> list[float]:
@@ -66,6 +70,35 @@ class Experiment:
     def arms(self) -> list[dict[str, Any]]:
         """The arms, those with ``vary`` spread out into one for each value."""
         return [arm for entry in self.raw["arms"] for arm in _spread(entry)]
+
+    def only(
+        self, *, arms: Collection[str] = (), targets: Collection[str] = (), models: Collection[str] = ()
+    ) -> "Experiment":
+        """Return the part of the experiment with these arms, targets and networks; all of a kind where none is named.
+
+        ``fig`` also means the arms ``fig/1``, ``fig/2``. What the part needs of the rest, it still plans.
+
+        Raises:
+            BenchmarkError: a name that the experiment does not have; near names are given.
+        """
+        named = [str(arm["name"]) for arm in self.arms]
+        self._check("arm", arms, list(dict.fromkeys([*named, *(name.split("/")[0] for name in named)])))
+        self._check("target", targets, self.targets)
+        self._check("model", models, self.models)
+        kept = [arm for arm in self.arms if not arms or {str(arm["name"]), str(arm["name"]).split("/")[0]} & {*arms}]
+        part = {
+            "arms": kept,
+            "targets": [target for target in self.targets if not targets or target in targets],
+            "models": [model for model in self.models if not models or model in models],
+        }
+        return replace(self, raw={**self.raw, **part})
+
+    def _check(self, what: str, names: Collection[str], known: Collection[str]) -> None:
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=3)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+                raise BenchmarkError(f"experiment {self.name} has no {what} {name[:80]!r}; {hint}")
 
     def cells(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Yield (model, target, arm); an arm may name the ``models`` and ``targets`` that it is for."""
@@ -84,7 +117,7 @@ class Experiment:
             tuning = list(self._tuning(model, target, arm))
             for run in tuning if len(self.lrs) > 1 else []:
                 _add(planned, run)
-            for seed in self.seeds:
+            for seed in self.seeds_for(target):
                 final = self._final(store, model, target, arm, seed)
                 if final is not None:
                     _add(planned, final)
@@ -137,17 +170,21 @@ class Experiment:
     def _source(self, text: str, model: str, target: str, seed: int, stage: str) -> Planned:
         """Resolve ``selffer`` and ``scratch:DATA[@MODEL]`` to the run from scratch with the same seed.
 
-        It is evaluated on the same part, so that a choice made on the validation part never sees filters that
-        were trained on it. Its learning rate is the experiment's first one, the same for every run that takes it.
+        An experiment's ``source_seed`` is that of all its sources but ``selffer``, where they are too dear to be
+        trained for every seed. A source is evaluated on the same part, so that a choice made on the validation part
+        never sees filters that were trained on it. Its learning rate is the experiment's first one, the same for
+        every run that takes it.
         """
         if text != "selffer":
             source, _, other = text.removeprefix("scratch:").partition("@")
             target, model = source or target, other or model
+            seed = int(self.raw.get("source_seed", seed))
         return self._run(model, target, {"name": "scratch"}, seed, self.lrs[0], stage)
 
     def _data(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
         own = dict(self.raw.get("data", {}).get(key, {}))
         train = {**self.raw.get("train", {}), **own.pop("train", {})}
+        own.pop("seeds", None)
         return {"name": key, **self.raw.get("pictures", {}), **own}, train
 
 

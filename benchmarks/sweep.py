@@ -1,8 +1,7 @@
 """Do everything that an experiment plans: resumable at any moment, and never twice."""
 
-import difflib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,7 +61,6 @@ def run_sweep(
     experiment: Experiment,
     store: ResultStore,
     *,
-    only: Sequence[str] = (),
     jobs: int = 1,
     threads: int = 1,
     device: str = "cpu",
@@ -79,7 +77,6 @@ def run_sweep(
     Args:
         experiment: what to do.
         store: where the results go.
-        only: the arms to do, all if empty; ``fig`` also means ``fig/1``, ``fig/2``.
         jobs: so many runs at once, each in a process of its own.
         threads: of every run, whatever ``jobs`` is: they decide the last bits of its figures.
         device: of every run.
@@ -89,25 +86,24 @@ def run_sweep(
         on_progress: called whenever a run starts an epoch or ends.
 
     Raises:
-        BenchmarkError: a result that cannot be used is in the folder; an arm or device that does not exist; no Ray.
+        BenchmarkError: a result that cannot be used is in the folder; a device that does not exist; no Ray.
         SaveError: results cannot be written (a full disk). What was written before is whole.
     """
-    check_arms(experiment, only)
     if device != "cpu" and ray is None:
         _check_device(device)
     setup = Setup(store, device, threads, gpus, retry_before=time.time() if retry_failed else None)
-    sweep = _Sweep(experiment, setup, only, on_progress)
+    sweep = _Sweep(experiment, setup, on_progress)
     with _workers(setup, jobs, ray) as workers:
         sweep.complete(workers)
     return sweep.summary
 
 
-def expected_runs(experiment: Experiment, store: ResultStore, only: Collection[str] = ()) -> list[Planned]:
+def expected_runs(experiment: Experiment, store: ResultStore) -> list[Planned]:
     """Return all runs of an experiment, in order; a learning rate that is not chosen yet is guessed.
 
     Where the choice differs from the guess, a run or two more may turn out to be needed.
     """
-    return _select(experiment.plan(_Scores(store.root, guess=True)), only)
+    return experiment.plan(_Scores(store.root, guess=True))
 
 
 @dataclass(frozen=True)
@@ -132,10 +128,8 @@ class _Scores(ResultStore):
 class _Sweep:
     """The state of a sweep: what is running, and what has become of the others."""
 
-    def __init__(
-        self, experiment: Experiment, setup: Setup, only: Sequence[str], on_progress: Callable[[Progress], None]
-    ) -> None:
-        self.experiment, self.setup, self.only, self.on_progress = experiment, setup, only, on_progress
+    def __init__(self, experiment: Experiment, setup: Setup, on_progress: Callable[[Progress], None]) -> None:
+        self.experiment, self.setup, self.on_progress = experiment, setup, on_progress
         self.summary = Summary()
         self.scores = _Scores(setup.store.root)
         self.running: dict[str, Planned] = {}
@@ -184,13 +178,13 @@ class _Sweep:
     def _look(self) -> None:
         """See what is finished, what is to be expected, and what of it can be told and is to be done."""
         guess = _Scores(self.scores.root, self.scores.known, guess=True)
-        self.expected = _by_id(_select(self.experiment.plan(guess), self.only))
+        self.expected = _by_id(self.experiment.plan(guess))
         for run_id in self.expected:
             if run_id not in self.finished and self.scores.read(run_id) is not None:
                 self.finished.add(run_id)
                 self.summary.already_there.append(run_id)
         self.wanted, needed = {}, set()
-        for run_id, run in reversed(_by_id(_select(self.experiment.plan(self.scores), self.only)).items()):
+        for run_id, run in reversed(_by_id(self.experiment.plan(self.scores)).items()):
             if run_id not in self.finished or (run_id in needed and not self.scores.is_usable(run_id)):
                 self.wanted[run_id] = run
                 needed |= {source.config.id for source in run.needs}
@@ -242,27 +236,5 @@ def _workers(setup: Setup, jobs: int, ray: str | None) -> Workers:
     return ProcessWorkers(setup, jobs)
 
 
-def _select(plan: Sequence[Planned], only: Collection[str]) -> list[Planned]:
-    """Keep some arms' runs and what they need."""
-    if not only:
-        return list(plan)
-    kept = [run for run in plan if run.arm in only or run.arm.split("/")[0] in only]
-    return list(_by_id([run for asked in kept for run in (*asked.needs, asked)]).values())
-
-
 def _by_id(plan: Sequence[Planned]) -> dict[str, Planned]:
     return {run.config.id: run for run in plan}
-
-
-def check_arms(experiment: Experiment, only: Sequence[str]) -> None:
-    """Refuse an arm that an experiment does not have.
-
-    Raises:
-        BenchmarkError: such an arm; near names are given.
-    """
-    arms = [str(arm["name"]) for arm in experiment.arms]
-    for name in only:
-        if name not in {*arms, *(arm.split("/")[0] for arm in arms)}:
-            near = difflib.get_close_matches(name, arms, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(arms)}"
-            raise BenchmarkError(f"experiment {experiment.name} has no arm {name[:80]!r}; {hint}")

@@ -45,6 +45,8 @@ def run(
     size: Annotated[Literal["smoke", "small", "paper"], typer.Option(help="Seconds, hours, or as in the paper.")],
     results: Results = None,
     only: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Only this arm. May be repeated.")] = None,
+    target: Annotated[list[str] | None, typer.Option(metavar="DATA", help="Only this target. May be repeated.")] = None,
+    model: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this network. May be repeated.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
     threads: Annotated[
         int, typer.Option(min=1, help="CPU threads of every run; they decide the last bits of its figures.")
@@ -68,6 +70,8 @@ def run(
 
     masterkey bench run arms --size smoke
 
+    masterkey bench run arms --size small --only scratch --only random --target pets
+
     masterkey bench run arms --size paper --dry-run
     """
     from masterkey.benchmarks.experiment import load_experiment
@@ -76,9 +80,9 @@ def run(
         raise typer.BadParameter("a Ray cluster takes as many runs as it has CPUs for; leave --jobs out")
     if gpus is not None and ray is None:
         raise typer.BadParameter("shares of a GPU are dealt out by Ray only", param_hint="--gpus")
-    loaded = load_experiment(experiment, size)
+    loaded = load_experiment(experiment, size).only(arms=only or (), targets=target or (), models=model or ())
     if dry:
-        _dry_run(loaded, _store(results), only or [], json)
+        _dry_run(loaded, _store(results), json)
         return
     from masterkey.benchmarks.progress import Display
     from masterkey.benchmarks.sweep import run_sweep
@@ -87,7 +91,6 @@ def run(
         summary = run_sweep(
             loaded,
             _store(results),
-            only=only or [],
             jobs=jobs,
             threads=threads,
             device=device,
@@ -134,10 +137,10 @@ def show(
         print_table(columns, [[_shown(epoch[column]) for column in columns] for epoch in curve])
 
 
-def _dry_run(experiment: "Experiment", store: "ResultStore", only: list[str], json: bool) -> None:
+def _dry_run(experiment: "Experiment", store: "ResultStore", json: bool) -> None:
     from masterkey.benchmarks.dry_run import dry_run
 
-    rows = dry_run(experiment, store, only=only, on_built=lambda row: tell(f"built {row.data} {row.model} {row.arm}"))
+    rows = dry_run(experiment, store, on_built=lambda row: tell(f"built {row.data} {row.model} {row.arm}"))
     if json:
         print_json([row.to_dict() for row in rows])
     else:

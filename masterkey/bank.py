@@ -264,6 +264,16 @@ class Bank:
         drawn[torch.randperm(len(drawn), generator=generator)[:n]] = True
         return self._filters("sampled", dict(zip(self.layers, drawn.split(sizes), strict=True)), n=n, seed=seed)
 
+    def distilled(self, keys: int = 8, method: str = "greedy", seed: int = 0) -> Bank:
+        """Put a few key filters in the place of all; ``masterkey.distill.distill`` also says which filter is which key.
+
+        Raises:
+            MasterkeyError: see there.
+        """
+        from .distill import distill
+
+        return distill(self, keys, method, seed).bank
+
     def signed(self, seed: int = 0) -> Bank:
         """Give each filter a sign by the toss of a coin."""
         generator = torch.Generator().manual_seed(seed)

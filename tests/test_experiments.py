@@ -35,3 +35,25 @@ def test_every_experiment_runs_at_size_smoke(name, pictures, store, tmp_path):
     page, *_ = write_report([experiment], store, tmp_path)
     text = page.read_text()
     assert all(run.config.id in text for run in runs)
+
+
+def test_at_size_small_the_tables_take_the_networks_of_sources(store):
+    sources = {run.config.id: run for run in expected_runs(load_experiment("sources", "small"), store)}
+    assert {run.config.seed for run in sources.values()} == {0}
+    taken = set()
+    for name in experiment_names():
+        experiment = load_experiment(name, "small")
+        if "source_seed" not in experiment.raw:
+            continue
+        for run in expected_runs(experiment, store):
+            for need in run.needs:
+                if need.config.seed == 0:
+                    assert need.config.id in sources, f"{name}: {need.target} {need.config.model}"
+                    taken.add(need.config.id)
+    assert {(of.config.data.name, of.config.model) for of in map(sources.get, taken) if of} >= {
+        ("tiny_imagenet", "convnext_atto"),
+        ("tiny_imagenet", "convnext_femto"),
+        ("tiny_imagenet", "hornet_tiny_7x7"),
+        ("pacs_sketch", "hornet_tiny_7x7"),
+        ("cifar10", "convnext_atto"),
+    }

@@ -311,14 +311,37 @@ def test_an_interrupt_stops_the_sweep_and_it_goes_on_later(pictures, store, unbr
 
 def test_some_arms_with_what_they_need(pictures, store):
     experiment = tiny_experiment(pictures)
-    arms = {run.arm for run in expected_runs(experiment, store, ["selffer"])}
+    arms = {run.arm for run in expected_runs(experiment.only(arms=["selffer"]), store)}
     assert arms == {"selffer", "scratch"}
-    spread = {run.arm for run in expected_runs(experiment, store, ["random"])}
+    spread = {run.arm for run in expected_runs(experiment.only(arms=["random"]), store)}
     assert len(spread) == 2
     assert all(arm.startswith("random/") for arm in spread)
     assert len(expected_runs(experiment, store)) == 16
-    with pytest.raises(BenchmarkError, match="no arm 'selfer'; did you mean selffer"):
-        run_sweep(experiment, store, only=["selfer"])
+    assert expected_runs(experiment.only(targets=["tiny"], models=["small"]), store) == expected_runs(experiment, store)
+    for wrong, message in {
+        "arms": "no arm 'selfer'; did you mean selffer",
+        "targets": "no target 'selfer'; there are tiny",
+        "models": "no model 'selfer'; there are small",
+    }.items():
+        with pytest.raises(BenchmarkError, match=message):
+            experiment.only(**{wrong: ["selfer"]})
+
+
+def test_a_target_with_its_own_seeds_and_sources_with_one_seed(pictures, store):
+    of = {"name": str(pictures), "pixels": 32}
+    arms = [{"name": "from", "bank": "scratch:other"}, {"name": "selffer", "bank": "selffer"}]
+    over = {"lrs": [1e-3], "targets": ["tiny", "other"], "arms": arms, "source_seed": 7}
+    experiment = tiny_experiment(pictures, data={"tiny": of, "other": {**of, "pixels": 24, "seeds": [0, 1, 2]}}, **over)
+    plan = expected_runs(experiment, store)
+    taken = {
+        (run.target, run.arm, run.config.seed): [need.config.seed for need in run.needs] for run in plan if run.needs
+    }
+    assert taken == {
+        **{("tiny", "from", seed): [7] for seed in (0, 1)},
+        **{("tiny", "selffer", seed): [seed] for seed in (0, 1)},
+        **{("other", "from", seed): [7] for seed in (0, 1, 2)},
+        **{("other", "selffer", seed): [seed] for seed in (0, 1, 2)},
+    }
 
 
 class Terminal(io.StringIO):

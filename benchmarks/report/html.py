@@ -62,7 +62,7 @@ def overview(section: Section, model: str, target: str) -> str:
         spread = "" if row["deviation"] is None else element("span", f" ± {figure(row['deviation'], 'deviation')}")
         cells += element("td", figure(row["top1"], "accuracy") + spread, class_="number bar", style=share)
         cells += "".join(_against(against.get((row["arm"], control))) for control in controls)
-        wanted = len(section.experiment.seeds)
+        wanted = len(section.experiment.seeds_for(target))
         cells += element("td", f"{figure(row['seeds'], 'count')} of {wanted}", class_="number")
         cells += element("td", figure(row["lr"], "rate"), class_="number")
         cells += element("td", figure(row["lrs_tried"], "count"), class_="number")

@@ -53,7 +53,8 @@ def _section(section: Section) -> str:
     experiment, runs = section.experiment, section.results.listed
     done = sum(run.status == "done" for run in runs)
     facts = [f"size {experiment.size}", *experiment.models, *experiment.targets]
-    facts.append(f"{len(experiment.seeds)} seed{'s' if len(experiment.seeds) > 1 else ''}")
+    seeds = sorted({len(experiment.seeds_for(target)) for target in experiment.targets})
+    facts.append(f"{' or '.join(map(str, seeds))} seed{'s' if seeds[-1] > 1 else ''}")
     facts.append(f"{section.results.part} part")
     chips = "".join(element("li", escape(fact)) for fact in facts)
     chips += element("li", f"{done} of {len(runs)} runs finished", class_="missing" if done < len(runs) else "")

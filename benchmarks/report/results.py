@@ -177,7 +177,7 @@ def _cell(
     finals = {run.config.seed: run for run in own if run.config.data.evaluate == part and run.config.train.lr == lr}
     runs: dict[int, Run] = {}
     missing: dict[int, str] = {}
-    for seed in experiment.seeds:
+    for seed in experiment.seeds_for(target):
         if lr is None:
             missing[seed] = f"waits for its learning rate, {tried} of {len(experiment.lrs)} tried"
         elif store.read(finals[seed].config.id) is None:
