@@ -234,8 +234,8 @@ def _recipe_facts(recipe: Recipe) -> dict[str, Any]:
     known = index()[recipe.name]
     return {
         **facts,
-        "source": recipe.source or recipe.source_text,
-        "revision": recipe.revision or known.revision or "not pinned",
+        "source": f"run {recipe.run}" if recipe.run else recipe.source or recipe.source_text,
+        **({} if recipe.run else {"revision": recipe.revision or known.revision or "not pinned"}),
         "model": recipe.model,
         "base model": recipe.base_model,
         "data sets": list(recipe.datasets),

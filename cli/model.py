@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from masterkey.rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
+from masterkey.rules import DEFAULT_BANK, DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
 
 from .options import KernelOption, LayersOption, PolicyOption, ScaleOption, SeedOption, inject_options
 from .output import Json, doing, print_json, print_table, tell
@@ -75,8 +75,8 @@ def inspect(
 
 def init(
     model: ModelArgument,
-    bank: Annotated[str, typer.Option(help="A built-in bank's name, or a bank's folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The state dict to write (.safetensors).")],
+    bank: Annotated[str, typer.Option(help="A built-in bank's name, or a bank's folder.")] = DEFAULT_BANK,
     num_classes: Annotated[
         int | None, typer.Option(min=0, help="Classes of the new head; timm's if not given.")
     ] = None,

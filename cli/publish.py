@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from masterkey.catalog import extracted_recipes, find_recipe
+from masterkey.catalog import find_recipe, published_recipes
 from masterkey.errors import MasterkeyError
 from masterkey.index import index
 
@@ -58,7 +58,7 @@ def build(
         raise typer.BadParameter("name one recipe, or say --all")
     if all_ and source is not None:
         raise typer.BadParameter("a file is the source of one bank only", param_hint="--source")
-    chosen = extracted_recipes() if recipe is None else [find_recipe(recipe)]
+    chosen = published_recipes() if recipe is None else [find_recipe(recipe)]
     if lock and chosen[0].name not in index():
         raise typer.BadParameter("only built-in banks that are extracted are in the index", param_hint="--lock")
     from masterkey.build import build_folder, lock_index
@@ -166,7 +166,7 @@ def publish(
 
     if not dry:
         failed = 0
-        for recipe in extracted_recipes():
+        for recipe in published_recipes():
             try:
                 with doing(f"publishing {recipe.name}"):
                     folder = banks / recipe.name
@@ -176,13 +176,13 @@ def publish(
                 tell(f"{recipe.name}: {refusal}")
                 failed += 1
         if failed:
-            tell(f"{failed} of {len(extracted_recipes())} banks were not published")
+            tell(f"{failed} of {len(published_recipes())} banks were not published")
             raise typer.Exit(1)
         return
     with doing("verifying"):
         rows = [
             plan_publication(recipe, banks / recipe.name, to or "NAMESPACE", allow_degenerate)
-            for recipe in extracted_recipes()
+            for recipe in published_recipes()
         ]
     if json:
         print_json([asdict(row) for row in rows])

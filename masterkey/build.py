@@ -21,8 +21,9 @@ from .format import WEIGHTS_NAME, read
 from .index import IndexEntry, index, write_index
 from .licence import licence_parts
 from .mask import stage_of
-from .metadata import Layer
+from .metadata import Layer, Source
 from .pins import check_pinned
+from .shipped import shipped_bank
 
 
 def build_bank(
@@ -43,6 +44,8 @@ def build_bank(
         MasterkeyError: whatever else keeps the source from being fetched.
     """
     known = index().get(recipe.name) if recipes().get(recipe.name) == recipe else None
+    if recipe.rule == "trained" and source is None:
+        return shipped_bank(recipe)
     if recipe.rule == "computed":
         from .closed_form.banks import computed_bank
 
@@ -177,9 +180,13 @@ def _as_described(bank: Bank, recipe: Recipe, known: IndexEntry | None) -> Bank:
     if expected:
         _check_layers(bank, expected, recipe)
     layers = tuple(replace(layer, factor=recipe.factor) for layer in expected or bank.metadata.layers)
+    source = bank.metadata.source
+    if recipe.run:  # wherever its weights lie: they are no part of the project
+        source = Source("run", recipe.run, sha256_verified=source.sha256_verified)
     about = replace(
         bank.metadata,
         name=recipe.name,
+        source=source,
         layers=layers,
         order="forward" if expected else bank.metadata.order,
         base_model=recipe.base_model,

@@ -12,9 +12,9 @@ from typing import Any
 from .errors import RecipeError
 from .licence import is_non_commercial
 
-RULES = ("computed", "extracted")
+RULES = ("computed", "extracted", "trained")
 STEPS = (
-    *("select", "shuffled", "pixel_shuffled", "pruned", "sampled", "signed"),
+    *("select", "shuffled", "pixel_shuffled", "pruned", "sampled", "signed", "distilled"),
     *("normalized", "resized", "repeated"),
 )
 _REQUIRED = 5  # fields from the first on
@@ -32,6 +32,8 @@ class Recipe:
     - ``source``: the weights' name, as ``masterkey.names`` understands it; None where they are no download that
       has a name, and then ``source_text`` says where a person finds the file
     - ``revision``: the source's commit or tag; None is not pinned
+    - ``run``: of ``trained`` banks, the run of this project's benchmark whose network's filters they are; their file
+      is in the package
     - ``model``: the timm architecture that the layers are checked against
     - ``base_model``, ``datasets``, ``licence``: of the weights; they go into the bank
     - ``factor``: what the architecture multiplies each layer's output by
@@ -48,6 +50,7 @@ class Recipe:
     source: str | None = None
     source_text: str | None = None
     revision: str | None = None
+    run: str | None = None
     model: str | None = None
     base_model: str | None = None
     datasets: tuple[str, ...] = ()
@@ -59,8 +62,8 @@ class Recipe:
     @property
     def origin(self) -> str:
         """Where the bank comes from, in words."""
-        if self.rule == "computed":
-            return "computed"
+        if self.rule != "extracted":
+            return "computed" if self.rule == "computed" else "in the package"
         return "built from the Hub at first use" if self.source else "built from a file that you download"
 
     @property
@@ -82,9 +85,9 @@ def list_banks() -> list[str]:
     return list(recipes())
 
 
-def extracted_recipes() -> list[Recipe]:
-    """Return the recipes of the banks that are extracted; computed ones are made on the spot."""
-    return [recipe for recipe in recipes().values() if recipe.rule == "extracted"]
+def published_recipes() -> list[Recipe]:
+    """Return the recipes of the banks of trained weights; computed ones are made on the spot."""
+    return [recipe for recipe in recipes().values() if recipe.rule != "computed"]
 
 
 def find_recipe(name_or_path: str) -> Recipe:
@@ -142,6 +145,8 @@ def _problem(raw: Mapping[str, Any]) -> str | None:
         return f"rule {raw['rule']!r:.60} is none of {', '.join(RULES)}"
     if raw["rule"] == "extracted" and not (raw.get("source") or raw.get("source_text")):
         return "an extracted bank needs a source, or a source_text"
+    if (raw["rule"] == "trained") is not ("run" in raw):
+        return "a trained bank needs a run, and no other has one"
     texts = [*raw.get("datasets", []), *raw.get("figures", {}).values()]
     if not all(isinstance(text, str) for text in texts):
         return "datasets and figures are texts"

@@ -12,10 +12,15 @@ from torch import nn
 from .bank import Bank
 from .errors import CheckpointError, UnknownNameError
 from .injection import inject
+from .rules import DEFAULT_BANK
 
 
 def create_model(
-    name: str, bank: Bank | str | Path, *, inject_kwargs: Mapping[str, Any] | None = None, **timm_kwargs: Any
+    name: str,
+    bank: Bank | str | Path = DEFAULT_BANK,
+    *,
+    inject_kwargs: Mapping[str, Any] | None = None,
+    **timm_kwargs: Any,
 ) -> nn.Module:
     """Build timm's network ``name`` and put ``bank`` into it, frozen.
 
@@ -24,7 +29,8 @@ def create_model(
 
     Args:
         name: a timm model name.
-        bank: a bank, or a name or path for ``Bank.from_pretrained``.
+        bank: a bank, or a name or path for ``Bank.from_pretrained``; if not given, the built-in one that did best in
+            the benchmarks (README, "What a bank is worth").
         inject_kwargs: arguments for ``masterkey.inject``: policy, layers, kernel, scale, freeze, seed.
         timm_kwargs: arguments for ``timm.create_model``: num_classes, in_chans, features_only, ….
 
@@ -32,7 +38,7 @@ def create_model(
         UnknownNameError: no such bank or model; near names are given.
         NoTargetLayersError, PlanError: the bank does not go into this network.
 
-    >>> model = create_model("convnext_femto", "scale-space-8", num_classes=37)  # doctest: +SKIP
+    >>> model = create_model("convnext_femto", num_classes=37)  # doctest: +SKIP
     """
     if not isinstance(bank, Bank):
         bank = Bank.from_pretrained(bank)  # first, because it fails sooner than a network is built

@@ -161,6 +161,10 @@ def load_bank(
     if isinstance(meant, PathName):
         return _load_path(meant.path)
     options: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+    if meant.recipe.rule == "trained":
+        from .shipped import shipped_bank
+
+        return shipped_bank(meant.recipe)
     if meant.recipe.rule == "extracted":
         from .build import build_bank
 

@@ -1,4 +1,4 @@
-"""The words for what an injection may do; imports no torch, so that the command line can list them."""
+"""The words for what an injection may do, and defaults; imports no torch, so that the command line can list them."""
 
 from typing import Literal, get_args
 
@@ -6,6 +6,7 @@ Policy = Literal["stack", "layerwise", "sample"]
 KernelRule = Literal["crop", "resample", "exact"]
 ScaleRule = Literal["source", "unit", "target"]
 
+DEFAULT_BANK = "scale-space-8"
 DEFAULT_POLICY: Policy = "stack"
 DEFAULT_KERNEL: KernelRule = "crop"
 DEFAULT_SCALE: ScaleRule = "source"

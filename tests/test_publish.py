@@ -18,7 +18,7 @@ from samples import make_bank
 from masterkey import Bank, join
 from masterkey.build import build_bank
 from masterkey.card import card_text
-from masterkey.catalog import extracted_recipes, find_recipe
+from masterkey.catalog import find_recipe, published_recipes
 from masterkey.cli.main import run
 from masterkey.errors import BankFormatError, PublishError
 from masterkey.extract import from_state_dict
@@ -340,7 +340,7 @@ def test_all_is_a_table_of_what_would_go_where(hub, shell, tmp_path):
     save(built, "starnet-s1.in1k", licence="MIT")
     done = shell("publish", "--all", "--dry-run", "--json", "--banks", built, "--to", "org", "--allow-degenerate")
     rows = {row["bank"]: row for row in json.loads(done.stdout)}
-    assert set(rows) == {recipe.name for recipe in extracted_recipes()}
+    assert set(rows) == {recipe.name for recipe in published_recipes()}
     hornet = rows["hornet-tiny.in1k"]
     assert (hornet["repo_id"], hornet["licence"], hornet["built"]) == ("org/hornet-tiny.in1k", "MIT", True)
     assert hornet["problem"] is None and set(hornet["files"]) == FILES
@@ -363,11 +363,13 @@ def test_all_go_up_and_what_cannot_is_told(hub, shell, tmp_path):
     hub.add("timm/convnext_atto.d2_in1k", files)
     done = shell("publish", "--all", "--banks", tmp_path / "built", "--to", "org", "--allow-degenerate")
     assert done.returncode == 1
-    total = len(extracted_recipes())
-    assert f"{total - 2} of {total} banks were not published" in done.stderr, done.stderr
+    total = len(published_recipes())
+    trained = {recipe.name for recipe in published_recipes() if recipe.rule == "trained"}
+    assert f"{total - 2 - len(trained)} of {total} banks were not published" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     assert content(hub, "org/hornet-tiny.in1k") == FILES == content(hub, "org/convnext-atto.in1k")
-    assert {name for name in hub.store.repositories if name.startswith("org/hornet")} == {"org/hornet-tiny.in1k"}
+    built = {"hornet-tiny.in1k", "convnext-atto.in1k", *trained}
+    assert {name for name in hub.store.repositories if name.startswith("org/")} == {f"org/{name}" for name in built}
     assert hub.read("org/hornet-tiny.in1k", "config.json") == (hornet / "config.json").read_bytes()
     for name in ("org/convnext-atto.in1k", "convnext-atto.in1k"):
         done = shell("verify", name, "--json")
