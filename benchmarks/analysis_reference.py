@@ -16,7 +16,7 @@ Layers = Mapping[str, Sequence[NDArray[Any]]]  # bank -> layers (n, K)
 def quality(layer: NDArray[Any]) -> tuple[float, float]:
     """S (eq. 6) and H (eq. 7) of one layer."""
     largest = np.abs(layer).max(axis=1)
-    sparsity = float((largest <= 0.01 * largest.max()).mean())
+    sparsity = float((largest <= 0.05 * largest.max()).mean())
     ratios = PCA().fit(layer).explained_variance_ratio_
     ratios = ratios[ratios > 0]
     return sparsity, float(-(ratios * np.log10(ratios)).sum())

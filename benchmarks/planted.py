@@ -3,8 +3,8 @@
 Good layers hold Gaussians and their first and second derivatives, turned and stretched at random. Dead layers are
 good ones with 60 to 95 % of the filters set to zero; duplicated layers hold one filter at random strengths, or
 equally strong; random layers are drawn from a normal or a uniform distribution. Noise is added to every filter, its
-deviation a share of the layer's root mean square weight. The generator shares no code with the detector, and these
-seeds were used for nothing else.
+deviation a share of the layer's root mean square weight. The generator shares no code with the detector. Its
+limits were set on other seeds; these were used for nothing else.
 
 python -m masterkey.benchmarks.planted
 """

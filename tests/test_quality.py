@@ -44,13 +44,13 @@ def test_entropy_is_that_of_the_singular_values(n, k, mean):
 
 
 def test_sparsity_counts_filters_near_zero():
-    """Equation 6, with epsilon 1 % of the layer's largest weight; the limit itself counts."""
+    """Equation 6, with epsilon 5 % of the layer's largest weight; the limit itself counts."""
     layer = draw(40, 3).clamp(-1, 1)
     layer[0, 0, 0, 0] = -2.0
     layer[5] = 0.0
-    layer[6] = 0.02
+    layer[6] = 0.1
     layer[7] = 0.0
-    layer[7, 0, 1, 1] = 0.0201
+    layer[7, 0, 1, 1] = 0.1001
     (quality,) = assess(bank_of(layer))
     assert quality.sparse_filters == 2
     assert quality.sparsity == 2 / 40
@@ -97,11 +97,11 @@ def test_random_layers_are_found_and_smooth_ones_are_not(k):
 # -- verdicts -------------------------------------------------------------------------------------------------
 
 
-def test_planted_truth_at_the_lowest_two_noise_levels():
+def test_planted_truth_at_three_noise_levels():
     """Other seeds than the benchmark's; none of them was used to choose a threshold."""
-    for noise in (0.003, 0.01):
+    for noise in (0.003, 0.01, 0.1):
         for kernel in (3, 7):
-            found = score(noise, kernel, banks=3, first_seed=5_000)
+            found = score(noise, kernel, banks=3, first_seed=7_000)
             for kind in ("good", "sparse", "low diversity", "random"):
                 assert found[kind]["precision"] >= 0.95 and found[kind]["recall"] >= 0.95, (noise, kernel, found)
 

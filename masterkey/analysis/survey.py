@@ -9,7 +9,9 @@ from torch import Tensor
 from .moments import Moments
 from .stream import Filters, LayerInfo
 
-NEAR_ZERO = 0.01  # epsilon of eq. 6, as a share of the layer's largest |weight|; the atlas draws by the same
+# epsilon of eq. 6, as a share of the layer's largest |weight|; set on planted banks of seeds 5000 to 5009, where 1 %
+# missed three quarters of the dead layers under noise of a tenth of the layer's size and 5 % called nothing else dead
+NEAR_ZERO = 0.05
 
 
 @dataclass(frozen=True)
