@@ -13,7 +13,7 @@ where it was broken off.
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -28,6 +28,7 @@ from .measure import describe_machine
 
 SEEDS = (0, 1, 2)
 PER_CLASS, CIFAR_PICTURES = 3, 600
+_NORMS = "inputs of norms against running means"
 FEWEST = 10  # filters in a group of one kernel size: fewer are not replaced by themselves
 
 
@@ -46,17 +47,20 @@ class Condition(NamedTuple):
         return f"{self.group} | {size} | {self.how} | {self.seed}"
 
 
-def conditions(of: Census) -> Iterator[Condition]:
-    """Every condition of a network, all kernels together first."""
-    sizes = sorted(set(of.kernel.tolist()))
-    for kernel in (None, *(reversed(sizes) if len(sizes) > 1 else ())):
+def conditions(of: Census, by_kernel: bool) -> Iterator[Condition]:
+    """The conditions of a network: of all its kernels together, or of each size where it has several."""
+    sizes: list[int] = sorted(set(of.kernel.tolist()), reverse=True)
+    kernels: Sequence[int | None] = [None]
+    if by_kernel:
+        kernels = sizes if len(sizes) > 1 else []
+    for kernel in kernels:
         for group in GROUPS:
             if int(of.members(group, kernel).sum()) < FEWEST:
                 continue
             for how in ("noise", "random filters by noise", "pixels", "mean"):
                 if how == "random filters by noise" and group == "dead":
                     continue  # the control leaves dead filters out
-                if kernel and how in ("pixels", "mean"):
+                if by_kernel and how in ("pixels", "mean"):
                     continue
                 for seed in SEEDS if how != "mean" else SEEDS[:1]:
                     yield Condition(group, kernel, how, seed)
@@ -105,18 +109,17 @@ def counts(of: Census) -> dict[str, dict[str, int]]:
     }
 
 
-def run_subject(subject: Subject, result: dict[str, Any], output: Path) -> None:
+def run_subject(subject: Subject, of: Census, by_kernel: bool, result: dict[str, Any], output: Path) -> None:
     """Judge a network under every condition that ``result`` lacks, writing each."""
     weights = subject.weights()
-    of = census(weights)
     mine = result["networks"].setdefault(subject.name, {})
     mine |= {**described(subject), "filters": counts(of)}
-    if subject.name.startswith("mcunet"):
-        mine["inputs of norms against running means"] = batch_norm_check(subject)
+    if subject.name.startswith("mcunet") and _NORMS not in mine:
+        mine[_NORMS] = batch_norm_check(subject)
     figures = mine.setdefault("figures", {})
     if "as trained" not in figures:
         figures["as trained"] = subject.judge(subject.model)
-    for condition in conditions(of):
+    for condition in conditions(of, by_kernel):
         if condition.key not in figures:
             figures[condition.key] = subject.judge(subject.with_weights(changed(weights, of, condition)))
             print(subject.name, condition.key, figures[condition.key], flush=True)
@@ -131,8 +134,10 @@ def main() -> None:
     torch.set_num_threads(1)
     result: dict[str, Any] = json.loads(options.output.read_text()) if options.output.exists() else {"networks": {}}
     result |= {"machine": describe_machine(), "command": "python -m masterkey.benchmarks.family_ablation"}
-    for subject in subjects(PER_CLASS, CIFAR_PICTURES):
-        run_subject(subject, result, options.output)
+    known = [(subject, census(subject.weights())) for subject in subjects(PER_CLASS, CIFAR_PICTURES)]
+    for by_kernel in (False, True):
+        for subject, of in known:
+            run_subject(subject, of, by_kernel, result, options.output)
     for name, network in result["networks"].items():
         print(name, network["figures"]["as trained"])
 

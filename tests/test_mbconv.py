@@ -70,10 +70,12 @@ def small_subject() -> Subject:
 def test_an_ablation_goes_on_where_it_was_broken_off(tmp_path, monkeypatch):
     output = tmp_path / "result.json"
     subject = small_subject()
-    conditions = list(family_ablation.conditions(census(subject.weights())))
+    of = census(subject.weights())
+    conditions = list(family_ablation.conditions(of, False))
+    assert not list(family_ablation.conditions(of, True))  # a single kernel size
     assert {condition.group for condition in conditions} == {"gaussian"} and len(conditions) == 10
     result = {"networks": {}}
-    family_ablation.run_subject(subject, result, output)
+    family_ablation.run_subject(subject, of, False, result, output)
     whole = json.loads(output.read_text())
     figures = whole["networks"]["small"]["figures"]
     assert len(figures) == 11 and figures["gaussian | all kernels | mean | 0"]["loss among shown"] == pytest.approx(
@@ -82,7 +84,7 @@ def test_an_ablation_goes_on_where_it_was_broken_off(tmp_path, monkeypatch):
     for key in list(figures)[5:]:
         del figures[key]
     again = json.loads(json.dumps(whole))
-    family_ablation.run_subject(small_subject(), again, output)
+    family_ablation.run_subject(small_subject(), of, False, again, output)
     assert again["networks"]["small"]["figures"] == result["networks"]["small"]["figures"]
 
 
