@@ -4,9 +4,9 @@
 
 A ResNet-9 (dense 3x3, widths 16 to 128) and timm's MobileNetV2 at half width (depthwise 3x3, stem of stride 1), three
 seeds each, 500 pictures of each class, 12 epochs, weights kept every two. Small on purpose: all six runs take about
-12 minutes of one idle core. Accuracy is on a validation part of 500 pictures of each class; nothing is tuned on it. Weights
-stay under benchmarks/results/kept/formation and are not committed. Runs are recorded one by one; after a kill the same
-command goes on. ``--plots DIR`` draws the figures.
+12 minutes of one idle core. Accuracy is on a validation part of 500 pictures of each class; nothing is tuned on it.
+Weights stay under benchmarks/results/kept/formation and are not committed. Runs are recorded one by one; after a kill
+the same command goes on. ``--plots DIR`` draws the figures.
 """
 
 import argparse
