@@ -7,7 +7,15 @@ import typer
 
 from masterkey.rules import DEFAULT_BANK, DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
 
-from .options import KernelOption, LayersOption, PolicyOption, ScaleOption, SeedOption, inject_options
+from .options import (
+    KernelOption,
+    LayersOption,
+    PolicyOption,
+    ScaleOption,
+    SeedOption,
+    inject_options,
+    parse_model_kwargs,
+)
 from .output import Json, doing, print_json, print_table, tell
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A timm model name.")]
@@ -83,6 +91,12 @@ def init(
     in_chans: Annotated[int | None, typer.Option(min=1, help="Channels of a picture; timm's if not given.")] = None,
     pretrained: Annotated[bool, typer.Option(help="Load timm's pretrained weights first.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Load this checkpoint first.")] = None,
+    model_kwargs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="What else the network takes, as timm's option has it. May be repeated."
+        ),
+    ] = None,
     policy: PolicyOption = DEFAULT_POLICY,
     layers: LayersOption = None,
     kernel: KernelOption = DEFAULT_KERNEL,
@@ -95,23 +109,36 @@ def init(
     A state dict for timm's --initial-checkpoint or any loader. It holds the filters, not their being frozen: to
     keep them so, load it in Python and inject the bank again, or start from masterkey.create_model.
 
-    Example: masterkey init convnext_femto --bank scale-space-8 --num-classes 37 -o model.safetensors
+    Examples:
+
+    masterkey init convnext_femto --bank scale-space-8 --num-classes 37 -o model.safetensors
+
+    masterkey init convnext_atto --num-classes 17 --model-kwargs ls_init_value=1.0 -o model.safetensors
     """
     options = inject_options(policy, layers, kernel, scale, seed)
+    more = parse_model_kwargs(model_kwargs or [])
+    if taken := more.keys() & {"num_classes", "in_chans", "pretrained", "checkpoint_path"}:
+        raise typer.BadParameter(f"{sorted(taken)[0]} has an option of its own", param_hint="--model-kwargs")
     with doing(f"building {model}"):
         from masterkey.initial import write_initial
 
-        report = write_initial(
-            model,
-            bank,
-            output,
-            seed=seed,
-            inject_kwargs=options,
-            num_classes=num_classes,
-            in_chans=in_chans,
-            pretrained=pretrained,
-            checkpoint_path=None if checkpoint is None else str(checkpoint),
-        )
+        try:
+            report = write_initial(
+                model,
+                bank,
+                output,
+                seed=seed,
+                inject_kwargs=options,
+                num_classes=num_classes,
+                in_chans=in_chans,
+                pretrained=pretrained,
+                checkpoint_path=None if checkpoint is None else str(checkpoint),
+                **more,
+            )
+        except TypeError as error:
+            if not any(f"unexpected keyword argument '{name}'" in str(error) for name in more):
+                raise
+            raise typer.BadParameter(f"timm's {model}: {error}", param_hint="--model-kwargs") from error
     tell(f"wrote {output}")
     if json:
         print_json(report.to_dict())

@@ -1,5 +1,6 @@
 """Options that several commands share, and how their texts become values."""
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -38,6 +39,24 @@ def parse_size(text: str | None, option: str = "--kernel") -> tuple[int, int] | 
     if not found or min(sides := (int(found[1]), int(found[2] or found[1]))) < 1 or max(sides) > 101:
         raise typer.BadParameter(f"{text!r} is no kernel size from 1 to 101; write 7 or 1x11", param_hint=option)
     return sides
+
+
+def parse_model_kwargs(texts: list[str]) -> dict[str, Any]:
+    """Read timm's keyword arguments: ``ls_init_value=1.0``, ``depths=[2,2,2,2]``; what is no JSON is text.
+
+    Raises:
+        typer.BadParameter: no ``=``, or a name that is none in Python.
+    """
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"{text!r:.100} is not NAME=VALUE", param_hint="--model-kwargs")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def inject_options(

@@ -138,6 +138,17 @@ def test_init_writes_what_plain_timm_loads(cli, bank_dir, tmp_path):
         assert json.loads(file.metadata()["masterkey_init"])["bank"] == "small"
 
 
+def test_init_takes_what_else_the_network_takes(cli, tmp_path):
+    file = tmp_path / "a.safetensors"
+    options = ["--model-kwargs", "ls_init_value=0.5", "--model-kwargs", "depths=[1,1,1,1]"]
+    assert cli("init", "test_convnext", "--num-classes", "5", *options, "-o", file)[0] == 0
+    model = timm.create_model("test_convnext", num_classes=5, depths=[1, 1, 1, 1], checkpoint_path=str(file))
+    assert {len(stage.blocks) for stage in model.stages} == {1}
+    assert set(model.stages[0].blocks[0].gamma.tolist()) == {0.5}
+    with safe_open(file, framework="pt") as opened:
+        assert json.loads(opened.metadata()["masterkey_init"])["bank"] == "scale-space-8"
+
+
 def test_init_keeps_a_checkpoint_but_for_depthwise_weights(cli, tmp_path):
     model = timm.create_model("test_convnext", num_classes=5)
     save_file(model.state_dict(), tmp_path / "start.safetensors")
@@ -187,6 +198,9 @@ def test_refusals_are_one_sentence_and_exit_1(cli, tmp_path, monkeypatch, argume
         ["plot", "scale-space-8", "--kernel", "7y7"],
         ["inspect", "test_convnext", "--bank", "random", "--policy", "guess"],
         ["init", "test_convnext", "--bank", "random"],
+        ["init", "test_convnext", "--model-kwargs", "ls_init_value", "-o", "m.safetensors"],
+        ["init", "test_convnext", "--model-kwargs", "num_classes=3", "-o", "m.safetensors"],
+        ["init", "test_convnext", "--model-kwargs", "no_such=3", "-o", "m.safetensors"],
         ["extract", "test_convnext", "--licence", "MIT", "-o", "out"],
     ],
     ids=" ".join,
