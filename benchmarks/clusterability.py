@@ -66,8 +66,9 @@ def kept_runs(store: ResultStore) -> list[dict[str, Any]]:
         metrics = (store.read(run_id) or {})["metrics"]
         config = metrics["config"]
         bank = Bank.from_model(trained_network(run_id, store))
-        part = config["data"]["evaluate"]
-        group = f"{config['model']}, {config['data']['name']}, {part}, {config['train']['epochs']} epochs"
+        data = config["data"]
+        where = f"{data['name']}, {data['evaluate']}, {data['pixels']} px"
+        group = f"{config['model']}, {where}, {config['train']['epochs']} epochs"
         rows.append(row(group, run_id, metrics["train_pictures"], metrics["top1"], clusterability(filters_of(bank, 7))))
     return rows
 
