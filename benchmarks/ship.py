@@ -12,7 +12,7 @@ import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from masterkey.analysis.quality import gate
+from masterkey.analysis.quality import require_quality
 from masterkey.atomic import write_atomically
 from masterkey.bank import Bank
 from masterkey.build import build_bank
@@ -23,7 +23,6 @@ from masterkey.format import encode
 from masterkey.index import IndexEntry, index, write_index
 
 from .arms import trained_network
-from .config import BenchmarkError
 from .store import WEIGHTS_NAME, ResultStore, default_store
 
 
@@ -33,19 +32,23 @@ def ship(recipe: Recipe, store: ResultStore, folder: Path) -> Bank:
     The index states the layers of the whole network, as for every bank, and the hash of what the recipe's steps leave.
 
     Raises:
-        BenchmarkError: the run has not been done here, or the gate refuses the bank.
+        BenchmarkError: the run has not been done here.
+        QualityError: the gate refuses the bank; file and index stay as they were.
         SaveError: file or index cannot be written.
     """
     run = recipe.run or ""
     layers = from_model(trained_network(run, store)).metadata.layers
-    write_index({**index(), recipe.name: IndexEntry(layers)})
-    bank = build_bank(recipe, source=store.kept_path(run) / WEIGHTS_NAME, pinned=False)
-    verdict = gate(bank)
-    if not verdict.passed:
-        raise BenchmarkError(f"{recipe.name} is not fit to ship: {verdict.sentence}")
-    write_atomically(folder / f"{recipe.name}.safetensors", encode(bank.layers, bank.metadata))
-    write_index({**index(), recipe.name: IndexEntry(layers, bank.sha256)})
-    print(f"{recipe.name}: {len(bank):,} filters, {verdict.sentence}")
+    before = index()
+    write_index({**before, recipe.name: IndexEntry(layers)})  # what the weights are checked against
+    try:
+        bank = build_bank(recipe, source=store.kept_path(run) / WEIGHTS_NAME, pinned=False)
+        require_quality(bank)
+        write_atomically(folder / f"{recipe.name}.safetensors", encode(bank.layers, bank.metadata))
+    except MasterkeyError:
+        write_index(before)
+        raise
+    write_index({**before, recipe.name: IndexEntry(layers, bank.sha256)})
+    print(f"{recipe.name}: {len(bank):,} filters")
     return bank
 
 

@@ -32,7 +32,7 @@ def build(
         Path | None, typer.Option("--output", "-o", help="The bank's folder; with --all, the folder of all folders.")
     ] = None,
     source: Annotated[Path | None, typer.Option(help="Take the filters out of this file of the weights.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Build every bank that is extracted.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Build every bank but the computed ones.")] = False,
     lock: Annotated[bool, typer.Option("--lock", help="Write the hashes of what was built into the index.")] = False,
     allow_degenerate: AllowDegenerate = False,
     token: Token = None,
@@ -60,7 +60,9 @@ def build(
         raise typer.BadParameter("a file is the source of one bank only", param_hint="--source")
     chosen = published_recipes() if recipe is None else [find_recipe(recipe)]
     if lock and chosen[0].name not in index():
-        raise typer.BadParameter("only built-in banks that are extracted are in the index", param_hint="--lock")
+        raise typer.BadParameter(
+            "only built-in banks that are extracted or trained are in the index", param_hint="--lock"
+        )
     from masterkey.build import build_folder, lock_index
 
     parent = output or BUILT
@@ -139,7 +141,7 @@ def push(
 
 
 def publish(
-    all_: Annotated[bool, typer.Option("--all", help="Every bank that is extracted; has to be said.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every bank but the computed ones; has to be said.")] = False,
     to: Annotated[str | None, typer.Option(metavar="NAMESPACE", help="Your user or organisation on the Hub.")] = None,
     banks: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the banks' folders, as build --all -o.")
@@ -151,7 +153,7 @@ def publish(
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Publish every extracted bank.
+    """Publish every bank of trained weights.
 
     Each goes to NAMESPACE/NAME in one commit; those that are not built yet are built first. Computed banks need no
     repository.

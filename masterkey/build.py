@@ -127,8 +127,12 @@ def check_built(bank: Bank, recipe: Recipe, pinned: bool = True) -> None:
 
 
 def index_entry(recipe: Recipe, bank: Bank | None = None) -> IndexEntry:
-    """Describe a recipe for the index: the layers of its architecture and, of its bank, hash and source commit."""
-    layers = architecture_layers(recipe.model) if recipe.model else ()
+    """Describe a recipe for the index: the layers of its architecture and, of its bank, hash and source commit.
+
+    Layers of an architecture that timm has no name for stay what the index states.
+    """
+    known = index().get(recipe.name, IndexEntry(()))
+    layers = architecture_layers(recipe.model) if recipe.model else known.layers
     if bank is None:
         return IndexEntry(layers)
     commit = bank.metadata.source.revision or ""

@@ -1,4 +1,4 @@
-"""What is known beforehand of the banks that are extracted: ``index.json`` beside the recipes, shipped in the wheel."""
+"""What is known beforehand of the banks of trained weights: ``index.json`` beside the recipes, shipped in the wheel."""
 
 import json
 from collections.abc import Mapping

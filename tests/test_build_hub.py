@@ -64,6 +64,8 @@ def test_build_all_locks_what_it_could_build_and_names_keep_to_it(tmp_path: Path
         entry = parse_index(own.read_text())[NAME]
         assert (entry.sha256, entry.revision) == (expected, first)
         assert sum("sha256" in line for line in own.read_text().splitlines()) == 1 + len(trained)
+        locked = parse_index(own.read_text())
+        assert all(locked[name] == index()[name] for name in trained)
 
         put(hub, 2)  # the source moves on, the name does not
         done = masterkey(["verify", NAME, "--json"], home="new")
