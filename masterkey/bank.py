@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import format as bank_format
 from .atomic import write_all_atomically
+from .denoise import denoise
 from .errors import BankFormatError, MasterkeyError, PlanError
 from .fit import fit_kernel
 from .mask import LayerMask, mask_layers
@@ -273,6 +274,23 @@ class Bank:
         from .distill import distill
 
         return distill(self, keys, method, seed).bank
+
+    def denoised(self) -> Bank:
+        """Take out the white noise that a short training leaves of the initial weights (``masterkey.denoise``).
+
+        A layer that is noise throughout is dropped. The step's ``directions`` say how many each of the rest kept.
+
+        Raises:
+            PlanError: every layer is noise.
+        """
+        layers, directions = {}, {}
+        for name, tensor in self.layers.items():
+            layers[name], directions[name] = denoise(tensor)
+        kept = tuple(layer for layer in self.metadata.layers if directions[layer.name])
+        if not kept:
+            raise PlanError(f"bank {self.name} is noise in every layer: nothing is left of it")
+        about = self.metadata.after("denoised", kept, directions=[directions[layer.name] for layer in kept])
+        return Bank({layer.name: layers[layer.name] for layer in kept}, about)
 
     def signed(self, seed: int = 0) -> Bank:
         """Give each filter a sign by the toss of a coin."""

@@ -14,7 +14,7 @@ from .licence import is_non_commercial
 
 RULES = ("computed", "extracted", "trained")
 STEPS = (
-    *("select", "shuffled", "pixel_shuffled", "pruned", "sampled", "signed", "distilled"),
+    *("select", "shuffled", "pixel_shuffled", "pruned", "sampled", "signed", "denoised", "distilled"),
     *("normalized", "resized", "repeated"),
 )
 _REQUIRED = 5  # fields from the first on
