@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-
 _QUADRATURE = 20_000  # points of the Marchenko-Pastur distribution; its median is then right to five digits
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from masterkey import Bank
 from masterkey.denoise import denoise
 from masterkey.errors import PlanError

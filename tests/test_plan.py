@@ -284,13 +284,37 @@ class TestControls:
         wanted = float(first[..., 3, 3].square().mean().sqrt()) / 3  # the source's factor counts
         assert float(one[..., 3, 3].square().mean().sqrt()) == pytest.approx(wanted, rel=0.1)
 
-    @pytest.mark.parametrize("control", ["shuffled-pixels", "gaussian-covariance"])
+    def test_random_local_has_the_window_of_its_bank_and_nothing_else(self, tmp_path):
+        # a window off the middle, and one filter far larger than the rest, which must not decide
+        window = torch.rand(7, 7, generator=torch.Generator().manual_seed(0)).square()
+        drawn = torch.randn(2000, 1, 7, 7, generator=torch.Generator().manual_seed(1)) * window.sqrt()
+        drawn[0] = torch.zeros(7, 7).index_fill(0, torch.tensor([0]), 1e4)
+        about = (Layer("a", K7, 2000),)
+        bank = Bank({"a": drawn}, Metadata("one", "depthwise", Source("file", "one"), about, "forward"))
+        control = Bank.from_pretrained(f"random-local:{bank.save_pretrained(tmp_path / 'bank')}")
+        (assignment,) = make_plan(make_targets((K7, 20_000)), control).assignments
+        energy = assignment.filters.square().mean((0, 1))
+        unit = drawn / drawn.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        assert float(energy.sum()) == pytest.approx(1, abs=0.02)
+        torch.testing.assert_close(energy, unit.square().mean((0, 1)), rtol=0.05, atol=1e-4)
+        correlation = torch.corrcoef(assignment.filters.flatten(1).T)
+        assert (correlation - torch.eye(49)).abs().max() < 0.05
+        assert len(assignment.filters.flatten(1).unique(dim=0)) == 20_000
+
+    def test_random_local_fits_the_window_to_other_kernels(self):
+        control = Bank.from_pretrained("random-local")  # of scale-space-8: most of it in the middle
+        plan = make_plan(make_targets((K3, 500), (K7, 500)), control)
+        for assignment in plan.assignments:
+            energy = assignment.filters.square().mean((0, 1))
+            assert energy.argmax() == energy.numel() // 2
+
+    @pytest.mark.parametrize("control", ["shuffled-pixels", "random-local", "gaussian-covariance"])
     def test_controls_of_another_kind_are_refused(self, tmp_path, control):
         path = make_bank(((1, 1), 4, 1.0), kind="pointwise").save_pretrained(tmp_path / "bank")
         with pytest.raises(MasterkeyError, match="of kind pointwise"):
             Bank.from_pretrained(f"{control}:{path}")
 
-    @pytest.mark.parametrize("name", ["scale-space-8", "gaussian-covariance", "random", "shuffled-pixels"])
+    @pytest.mark.parametrize("name", ["scale-space-8", "gaussian-covariance", "random", "random-local", "shuffled-pixels"])
     def test_the_same_seed_gives_the_same_bank(self, name):
         plans = [make_plan(self.targets, Bank.from_pretrained(name), seed=5) for _ in range(2)]
         for one, two in zip(*(plan.assignments for plan in plans), strict=True):

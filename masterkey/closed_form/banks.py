@@ -89,6 +89,7 @@ def computed_bank(name: str, base: Bank | None, *, licence: str | None) -> Compu
         "random": lambda: _random,
         "random-8": lambda: _random_8,
         "shuffled-pixels": lambda: _shuffled_pixels(base or _default_base()),
+        "random-local": lambda: _random_local(base or _default_base()),
     }
     rule = rules[name]()
     origin = name if base is None else f"{name}:{base.name}"
@@ -193,20 +194,49 @@ def _shuffled_pixels(base: Bank) -> Rule:
     """
 
     def compute(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
-        bound = base.bind(targets, seed, rule)
-        layers = _effective(bound)
-        own = list(bound.counts())
-        for kernel in _kernels(targets):
-            if kernel in own or rule == "exact":
-                continue
-            nearest = nearest_kernel(kernel, own)
-            for layer in bound.metadata.layers:
-                if layer.kernel == nearest:
-                    layers[f"{kernel[0]}x{kernel[1]}/{layer.name}"] = fit_kernel(layers[layer.name], kernel, rule)
-        fitted = Bank(layers, bound.metadata.after("fitted", _described(layers), how=rule))
-        return dict(fitted.pixel_shuffled(seed).layers)
+        return dict(_fitted(base, targets, seed, rule).pixel_shuffled(seed).layers)
 
     return compute
+
+
+def _random_local(base: Bank) -> Rule:
+    """Draw white noise under the window of the filters as they will go in.
+
+    Shuffled pixels lose where a filter's weight lies along with its shape. Here each position has the bank's mean
+    energy (its filters at unit norm, so that none counts for more) and nothing else of it: no neighbouring weights
+    alike, no sign, no symmetry.
+    """
+
+    def compute(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
+        generator = torch.Generator().manual_seed(seed)
+        fitted = _fitted(base, targets, seed, rule).normalized("unit").layers.values()
+        windows = {
+            kernel: torch.cat([layer for layer in fitted if layer.shape[2:] == kernel]).square().mean(0).sqrt()
+            for kernel in {(int(layer.shape[2]), int(layer.shape[3])) for layer in fitted}
+        }
+        return {
+            f"{target.name}.weight": torch.randn(len(target.initial), 1, *target.kernel, generator=generator)
+            * windows[target.kernel]
+            for target in targets
+            if target.kernel in windows
+        }
+
+    return compute
+
+
+def _fitted(base: Bank, targets: Sequence[Target], seed: int, rule: KernelRule) -> Bank:
+    """Return a bank's filters as seen in the output, with those fitted to the targets' other kernels beside them."""
+    bound = base.bind(targets, seed, rule)
+    layers = _effective(bound)
+    own = list(bound.counts())
+    for kernel in _kernels(targets):
+        if kernel in own or rule == "exact":
+            continue
+        nearest = nearest_kernel(kernel, own)
+        for layer in bound.metadata.layers:
+            if layer.kernel == nearest:
+                layers[f"{kernel[0]}x{kernel[1]}/{layer.name}"] = fit_kernel(layers[layer.name], kernel, rule)
+    return Bank(layers, bound.metadata.after("fitted", _described(layers), how=rule))
 
 
 def _stand_in(kernel: Kernel) -> list[Target]:
