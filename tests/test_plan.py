@@ -314,7 +314,9 @@ class TestControls:
         with pytest.raises(MasterkeyError, match="of kind pointwise"):
             Bank.from_pretrained(f"{control}:{path}")
 
-    @pytest.mark.parametrize("name", ["scale-space-8", "gaussian-covariance", "random", "random-local", "shuffled-pixels"])
+    @pytest.mark.parametrize(
+        "name", ["scale-space-8", "gaussian-covariance", "random", "random-local", "shuffled-pixels"]
+    )
     def test_the_same_seed_gives_the_same_bank(self, name):
         plans = [make_plan(self.targets, Bank.from_pretrained(name), seed=5) for _ in range(2)]
         for one, two in zip(*(plan.assignments for plan in plans), strict=True):
