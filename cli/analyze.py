@@ -1,7 +1,7 @@
 """The command that analyses banks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -13,6 +13,7 @@ from .options import parse_size
 from .output import Json, doing, print_json, print_table, tell
 
 if TYPE_CHECKING:
+    from masterkey.analysis.collection import Grouping
     from masterkey.analysis.quality import GateVerdict
 
 BanksArgument = Annotated[
@@ -29,6 +30,16 @@ def analyze(
         str | None, typer.Option(metavar="K|KHxKW", help="Fit all filters to one kernel before they are compared.")
     ] = None,
     how: Annotated[KernelRule, typer.Option(help="How filters are fitted to --resize.")] = "resample",
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TAG",
+            help="With -o: draw distributions, divergence and quality over depth by bank, model, family, task, "
+            "dataset, layer or decile (of depth).",
+        ),
+    ] = None,
+    epsilon: Annotated[float, typer.Option(help="Least probability of a bin in the divergence.")] = 1e-12,
+    renormalise: Annotated[bool, typer.Option(help="Divide by the sum again once epsilon is in place.")] = True,
     families: Annotated[bool, typer.Option(help="With -o: tell families of filters apart.")] = True,
     keys: Annotated[int, typer.Option(min=0, max=50, help="With -o: key filters to find; 0 for none.")] = 8,
     reference: Annotated[
@@ -42,7 +53,7 @@ def analyze(
     diversity, random, or not assessable. With -o it also writes principal components, drift between banks, models,
     families, tasks, data sets and depths, families of filters, the keys that explain them, and an atlas; families and
     keys are sought among 10,000 filters of a kernel at most, drawn at random. collection.csv in a folder of banks says
-    which is what.
+    which is what. Banks that have no kernel in common are not compared unless --resize is given.
 
     Examples:
 
@@ -51,20 +62,36 @@ def analyze(
     masterkey analyze ./mcunet ./proxyless -o report
 
     masterkey analyze ./mcunet -o report --no-families --keys 16 --reference ./published-keys
+
+    masterkey analyze ./banks -o report --by family --resize 7 --how crop
     """
     size = parse_size(resize, "--resize")
+    refused, nothing_compared = "", False
     with doing(f"analysing {', '.join(banks)}"):
         from masterkey.analysis.collection import open_collection
         from masterkey.analysis.quality import judge, qualities
 
+        tag = _grouping(by)
         collection = open_collection(banks)
         if output:
             from masterkey.analysis.report import write_analysis
+            from masterkey.analysis.report_groups import alone, refusal
 
-            known = load_bank(reference) if reference else None
             files = write_analysis(
-                collection, output, resize=size, how=how, families=families, keys=keys, reference=known
+                collection,
+                output,
+                resize=size,
+                how=how,
+                families=families,
+                keys=keys,
+                reference=load_bank(reference) if reference else None,
+                by=tag,
+                epsilon=epsilon,
+                renormalise=renormalise,
             )
+            if not size:
+                read = collection.survey()
+                refused, nothing_compared = refusal(read), len(alone(read)) == len(read)
         verdicts = {of.filters.label: judge(qualities(of.sums)) for of in collection.survey()}
     if json:
         print_json({"banks": {name: _facts(of) for name, of in verdicts.items()}, "broken": collection.broken})
@@ -72,9 +99,23 @@ def analyze(
         _print(verdicts)
     if output:
         tell(f"wrote {len(files)} files, first of all {files[-1]}")
-    if collection.broken:
+    if refused and not nothing_compared:
+        tell(refused)
+    failures = [*collection.broken.values(), *([refused] if nothing_compared and refused else [])]
+    if failures:
         others = "; all else is done" if verdicts else ""
-        raise MasterkeyError(" | ".join(collection.broken.values()) + others)
+        raise MasterkeyError(" | ".join(failures) + others)
+
+
+def _grouping(by: str | None) -> "Grouping | None":
+    from masterkey.analysis.collection import Grouping
+
+    for known in get_args(Grouping):
+        if by == known:
+            return known  # type: ignore[no-any-return]
+    if by is not None:
+        raise typer.BadParameter(f"{by!r:.100} is none of {', '.join(get_args(Grouping))}", param_hint="--by")
+    return None
 
 
 def _print(verdicts: dict[str, "GateVerdict"]) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -19,10 +19,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     write_all_atomically({path: data})
 
 
-def write_all_atomically(files: Mapping[Path, bytes]) -> None:
+def write_all_atomically(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
     """Write several files, each atomically, and put none in place before all are safely on disk.
 
-    The files are put in place in the mapping's order, so the last one can serve as the sign of completeness.
+    What is too large for memory can be given as parts. The files are put in place in the mapping's order, so the last
+    one can serve as the sign of completeness.
 
     Raises:
         SaveError: a folder or file cannot be written; every file and folder is as it was before.
@@ -38,7 +39,7 @@ def write_all_atomically(files: Mapping[Path, bytes]) -> None:
                 raise IsADirectoryError(21, "a folder of that name is in the way")
             staged[path] = _beside(path, "partial")
             with staged[path].open("xb") as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
                 file.flush()
                 os.fsync(file.fileno())
         _put_in_place(staged)

@@ -1,6 +1,7 @@
 """A bank out of an ONNX file, which holds a network of any framework as a graph in the order of a forward pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,29 +52,48 @@ def from_onnx(
     """
     if kind not in KINDS:
         raise CheckpointError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    found: dict[str, _Convolution] = {}
-    for each in _convolutions(path):
-        if kind in ("all", each.kind):
-            found.setdefault(each.name, each)  # a weight that several convolutions share is one layer
+    found = _found(path, (kind,) if kind != "all" else KINDS)
     if not found:
         raise CheckpointError(f"{path} holds no {kind} convolution")
+    known = _described(found, path, kind)
+    metadata = replace(known, name=name or known.name, base_model=base_model, datasets=tuple(datasets), licence=licence)
+    return _bank(found, metadata, path)
+
+
+def spatial_from_onnx(path: Path) -> Bank:
+    """Take all filters larger than 1x1, depthwise and dense, as a bank of kind ``all``; see ``from_onnx``.
+
+    Raises:
+        CheckpointError: the file cannot be read, holds no such filters, or the extra ``onnx`` is missing.
+        BankFormatError: a filter is NaN or infinite.
+    """
+    found = _found(path, ("depthwise", "dense"))
+    if not found:
+        raise CheckpointError(f"{path} holds no convolution larger than 1x1")
+    return _bank(found, _described(found, path, "all"), path)
+
+
+def _found(path: Path, kinds: Sequence[str]) -> dict[str, _Convolution]:
+    found: dict[str, _Convolution] = {}
+    for each in _convolutions(path):
+        if each.kind in kinds:
+            found.setdefault(each.name, each)  # a weight that several convolutions share is one layer
+    return found
+
+
+def _bank(found: Mapping[str, _Convolution], metadata: Metadata, path: Path) -> Bank:
     layers = {name: each.weight for name, each in found.items()}
     check_finite(layers, str(path))
+    return Bank(layers, metadata)
+
+
+def _described(found: Mapping[str, _Convolution], path: Path, kind: str) -> Metadata:
     described = tuple(
         Layer(each.name, each.kernel, len(each.weight), each.groups, each.stride, stage_of(each.name))
         for each in found.values()
     )
-    metadata = Metadata(
-        name=name or path.stem,
-        kind=kind,
-        source=Source(kind="onnx", id=path.name, file=path.name, sha256_verified=file_sha256(path)),
-        layers=described,
-        order="forward",
-        base_model=base_model,
-        datasets=tuple(datasets),
-        licence=licence,
-    )
-    return Bank(layers, metadata)
+    source = Source(kind="onnx", id=path.name, file=path.name, sha256_verified=file_sha256(path))
+    return Metadata(path.stem, kind, source, described, "forward")
 
 
 def _convolutions(path: Path) -> Iterator[_Convolution]:

@@ -55,8 +55,9 @@ def table(folder, name):
 def test_page_and_csv_hold_the_same_numbers(written):
     page = Page((written / "report.html").read_text())
     names = {path.stem for path in written.glob("*.csv")}
-    assert names == set(page.tables) and {"family-line", "family-losses", "family-thresholds"} <= names
-    for name in names:
+    assert names == {*page.tables, "families-filters"}
+    assert {"family-line", "family-losses", "family-thresholds"} <= names
+    for name in page.tables:
         assert [row for row in page.tables[name] if row] == rows_of(written / f"{name}.csv")[1:], name
     pictures = {path.stem for path in written.glob("*.png")}
     assert {"families-5x5", "families-layers-5x5", "family-line-5x5", "family-samples-5x5", "keys-5x5"} <= pictures
@@ -77,6 +78,40 @@ def test_families_of_what_was_planted(written):
     groups = table(written, "family-groups")
     assert {row["grouping"] for row in groups} == {"model", "depth decile"}
     assert sum(int(row["filters"]) for row in groups if row["grouping"] == "depth decile") == 60
+
+
+def test_shares_of_groups_stand_beside_those_of_controls(written):
+    real, random, shuffled = table(written, "family-shares")
+    for name in ("family-layers", "family-groups"):
+        rows = [row for row in table(written, name) if row.get("grouping") != "model"]
+        for source, whole in (("", real), ("_random", random), ("_shuffled_pixels", shuffled)):
+            for label in ("explained", "gaussian", "derivative_x", "none"):
+                parts = sum(float(row[f"{label}{source}"]) * int(row["filters"]) for row in rows)
+                assert parts == pytest.approx(60 * float(whole[label])), (name, label, source)
+
+
+def test_every_filter_by_itself(written):
+    rows = table(written, "families-filters")
+    assert len(rows) == 77 and [row["kernel"] for row in rows].count("2x2") == 5
+    said = "All 5 filters of 2x2 are taken. All 72 filters of 5x5 are taken. 77 rows, in families-filters.csv only."
+    assert said in (written / "report.html").read_text()
+    at = {(row["layer"], int(row["index"])): row for row in rows}
+    assert len(at) == 77
+    dead, copy, first = at["a.weight", 25], at["b.weight", 3], at["a.weight", 4]
+    assert (dead["degenerate"], dead["pruned"], dead["family"], dead["scale_space_form"]) == ("sparse", "dead", "", "")
+    assert copy["bank"] == "planted" and copy["pruned"] in ("", "duplicate")
+    # key 4 of the eight is a central difference along x, whatever its sign
+    assert first["family"] == first["nearest"] + " x" == "derivative x"
+    assert first["scale_space_form"] == "central-x" and float(first["scale_space_error"]) < 0.1
+    assert 1 - float(first["cosine"]) ** 2 == pytest.approx(float(first["residual"]), abs=1e-5)
+    assert float(first["width"]) > 0.3 and first["width_x"] == "" and 0 <= int(first["sample"]) < 50
+    label = {row["sample"]: row["sample_family"] for row in rows}
+    assert all(label[row["sample"]] == row["sample_family"] for row in rows)
+    families = [row["family"] for row in rows if row["family"]]
+    layers = table(written, "family-layers")
+    gaussians = sum(float(row["gaussian"]) * int(row["filters"]) for row in layers)
+    assert families.count("gaussian") == round(gaussians) and len(families) == 60
+    assert at["c.weight", 0]["nearest"] == ""
 
 
 def test_what_is_said(written):
@@ -140,11 +175,11 @@ def test_a_sample_is_seeded_even_and_said(tmp_path):
     assert len(some.bank) == 100 and some.bank.sha256 == again.bank.sha256 != other.bank.sha256
     assert some.sentence == f"100 of {total:,} filters of 3x3 are taken, drawn at random (seed 0)."
     assert {info.bank for info in some.layers} == {"one", "two"}
-    # each drawn filter is one of its own layer
-    for drawn, info in zip(some.bank.layers.values(), some.layers, strict=True):
+    # each drawn filter is the one of its index in its own layer
+    numbers = some.index.split([len(drawn) for drawn in some.bank.layers.values()])
+    for drawn, info, index in zip(some.bank.layers.values(), some.layers, numbers, strict=True):
         source = next(of.filters for of in read if of.filters.label == info.bank)
-        layer = torch.cat(list(source.read(info.position)))
-        assert all((layer == row).all(1).any() for row in drawn.flatten(1))
+        assert torch.equal(torch.cat(list(source.read(info.position)))[index], drawn.flatten(1))
 
 
 def test_dense_filters_are_slices(tmp_path):

@@ -5,10 +5,18 @@ import pytest
 import torch
 from picture_folders import image_folder
 
-from masterkey.analysis.formation import HalfFilters, formation, reproducibility
+from masterkey.analysis.formation import (
+    HalfFilters,
+    formation,
+    formation_by_kernel,
+    reproducibility,
+    reproducibility_by_kernel,
+)
 from masterkey.analysis.plots.formation import formation_curves, reproducibility_boxes
+from masterkey.analysis.plots.formation_ridges import formation_ridges
 from masterkey.analysis.plots.style import png_bytes
 from masterkey.analysis.stream import as_filters
+from masterkey.analysis.structure import measure, survey_all
 from masterkey.benchmarks import formation_runs
 from masterkey.benchmarks.config import BenchmarkError, DataConfig, TrainConfig
 from masterkey.benchmarks.small_networks import KINDS, NETWORKS, build_small
@@ -52,6 +60,59 @@ def test_deviations_are_those_of_the_coefficients():
     assert (of.deviations[0] ** 2).sum() == pytest.approx(float(scaled.var(0, unbiased=False).sum()), rel=0.02)
 
 
+def mixed(learnt: float, seed: int, sizes: tuple[int, ...] = (3, 5)):
+    """A bank of layers of several kernels, and one of 1x1, which has no shape."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = {"first.weight": torch.randn(30, 1, 1, 1, generator=generator)}
+    for size in sizes:
+        slope = learnt * torch.randn(300, 1, 1, 1, generator=generator) * torch.linspace(-3, 3, size)
+        layers |= {f"{size}.{n}.weight": torch.randn(300, 1, size, size, generator=generator) + slope for n in range(2)}
+    return from_state_dict(layers, kind="all", name="mixed")
+
+
+def test_each_kernel_forms_by_itself():
+    checkpoints = {"0": mixed(0, 0), "1": mixed(1, 1)}
+    found = formation_by_kernel(checkpoints)
+    assert list(found) == [(3, 3), (5, 5)]
+    for kernel, of in found.items():
+        alone = formation({label: bank.select(kernel=kernel) for label, bank in checkpoints.items()})
+        assert [info.name for info in of.layers] == [f"{kernel[0]}.{n}.weight" for n in range(2)]
+        for name in ("sparsity", "entropy", "threshold", "to_last", "whole_to_last", "deviations", "explained"):
+            np.testing.assert_allclose(getattr(of, name), getattr(alone, name), rtol=1e-9, err_msg=name)
+        np.testing.assert_array_equal(of.ridges.counts, alone.ridges.counts)
+    with pytest.raises(MasterkeyError, match="not of one network"):
+        formation_by_kernel({"0": mixed(0, 0), "1": mixed(0, 1, (3, 7))})
+    with pytest.raises(MasterkeyError, match="1x1, which have no shape"):
+        formation_by_kernel({"0": mixed(0, 0, ()), "1": mixed(0, 1, ())})
+
+
+def test_each_kernel_is_reproduced_by_itself():
+    runs = {"both": [mixed(1, 0), mixed(1, 1)], "one": [mixed(1, 2, (3,)), mixed(1, 3, (3,))]}
+    found = reproducibility_by_kernel(runs)
+    assert {kernel: list(of.seeds) for kernel, of in found.items()} == {(3, 3): ["both", "one"], (5, 5): ["both"]}
+    alone = reproducibility({model: [bank.select(kernel=3) for bank in several] for model, several in runs.items()})
+    assert found[3, 3].models == pytest.approx(alone.models)
+    np.testing.assert_allclose(found[3, 3].same_layer["both"], alone.same_layer["both"])
+    assert found[5, 5].models == [] and found[5, 5].same_layer["both"].shape == (1, 2)
+    with pytest.raises(MasterkeyError, match="runs of both with different numbers of layers"):
+        reproducibility_by_kernel({"both": [mixed(1, 0), mixed(1, 1, (3,))]})
+
+
+def test_ridges_are_the_histograms_of_the_coefficients():
+    checkpoints = {"a": network(0.0, 3), "b": network(0.9, 3)}
+    ridges = formation(checkpoints).ridges
+    structure = measure(survey_all([as_filters(bank, label) for label, bank in checkpoints.items()]), (3, 3))
+    for number, bank in enumerate(checkpoints.values()):
+        coefficients = structure.coefficients(torch.cat(list(bank.layers.values())))
+        for component in range(9):
+            expected, _ = np.histogram(coefficients[:, component], 70, (ridges.low[component], ridges.high[component]))
+            assert np.abs(np.cumsum(expected - ridges.counts[number, component])).max() <= 3  # rounding at the edges
+    assert (ridges.counts.sum(axis=2) == LAYERS * 400).all()
+    area = (ridges.density * ridges.width[:, None]).sum(axis=2)
+    np.testing.assert_allclose(area, 1)
+    assert (np.diff(ridges.centres, axis=1) > 0).all()
+
+
 def test_formation_refuses_what_cannot_be_compared():
     bank = network(0, 0)
     with pytest.raises(MasterkeyError, match="two checkpoints"):
@@ -87,6 +148,9 @@ def test_halves_are_all_filters_once():
 def test_pictures_are_drawn():
     drawn = formation_curves(formation({str(epoch): network(learnt, 0) for epoch, learnt in enumerate((0, 0.5, 0.9))}))
     assert png_bytes(drawn).startswith(b"\x89PNG")
+    ridges = formation_ridges(formation({str(epoch): network(learnt, 0) for epoch, learnt in enumerate((0, 0.9))}))
+    assert png_bytes(ridges).startswith(b"\x89PNG")
+    assert len([axes for axes in ridges.axes if axes.lines]) == 9 and len(ridges.axes[0].lines) == 2
     several = reproducibility({str(which): [network(0.9, seed, which) for seed in range(2)] for which in range(2)})
     assert png_bytes(reproducibility_boxes(several)).startswith(b"\x89PNG")
 

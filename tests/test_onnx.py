@@ -1,9 +1,14 @@
 """Banks out of ONNX files: which convolutions are taken, in which order, and what is refused."""
 
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+from masterkey.analysis.collection import open_collection
+from masterkey.analysis.structure import measure, survey_all
 from masterkey.bank import Bank
 from masterkey.cli.main import run
 from masterkey.errors import BankFormatError, CheckpointError
@@ -109,3 +114,59 @@ def test_nan_is_refused(tmp_path):
     onnx.save(onnx.helper.make_model(graph), tmp_path / "nan.onnx")
     with pytest.raises(BankFormatError, match="NaN"):
         Bank.from_checkpoint(tmp_path / "nan.onnx")
+
+
+# -- in a collection ----------------------------------------------------------------------------------------
+
+
+def test_a_collection_takes_all_spatial_filters_and_streams_them(file, tmp_path):
+    folder = tmp_path / "nets"
+    folder.mkdir()
+    file.rename(folder / "net.onnx")
+    Bank.from_checkpoint(folder / "net.onnx").save_pretrained(folder / "bank")
+    (folder / "collection.csv").write_text("bank,family\nnet,small\n")
+    collection = open_collection([folder])
+    assert [filters.label for filters in collection.banks] == ["bank", "net"]
+    assert (collection.tags["net"].family, collection.tags["net"].model) == ("small", "net")
+    (_, read) = collection.survey()
+    assert [(layer.info.name, layer.info.kernel, layer.info.filters) for layer in read.sums] == [
+        ("stem.weight", (3, 3), 24),
+        ("stages.0.dw.weight", (5, 5), 8),
+        ("late", (3, 3), 8),
+    ]
+    in_memory = Bank.from_checkpoint(folder / "net.onnx", "all")
+    in_memory = in_memory.select(layers=["stem.weight", "stages.0.dw.weight", "late"]).renamed("net")
+    for kernel in ((3, 3), (5, 5)):
+        one, other = measure([read], kernel), measure(survey_all([in_memory]), kernel)
+        np.testing.assert_array_equal(one.counts, other.counts)
+        np.testing.assert_array_equal(one.components, other.components)
+
+
+def test_the_command_analyses_an_onnx_file_and_names_a_broken_one(file, tmp_path, capsys):
+    assert run(["analyze", str(file), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["banks"]) == ["net"]
+    (tmp_path / "broken.onnx").write_bytes(file.read_bytes()[:-30])
+    assert run(["analyze", str(tmp_path), "--json"]) == 1
+    said = capsys.readouterr()
+    assert list(json.loads(said.out)["banks"]) == ["net"]
+    assert "broken.onnx cannot be read as ONNX" in said.err
+
+
+def test_pointwise_filters_alone_and_a_missing_extra_are_refused(tmp_path, monkeypatch, capsys):
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "net", [], [], [onnx.numpy_helper.from_array(weight(4, 4, 1, 1), "w")])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "flat.onnx")
+    assert "no convolution larger than 1x1" in open_collection([tmp_path / "flat.onnx"]).broken["flat"]
+    monkeypatch.setitem(sys.modules, "onnx", None)  # as where the extra is not installed
+    (tmp_path / "other.onnx").write_bytes((tmp_path / "flat.onnx").read_bytes())
+    assert run(["analyze", str(tmp_path / "other.onnx")]) == 1
+    assert "ONNX files need the extra onnx: pip install 'masterkey[onnx]'" in capsys.readouterr().err
+
+
+def test_a_file_that_changes_while_it_is_read_is_broken(file):
+    collection = open_collection([file])
+    content = onnx.load(str(file))
+    content.graph.initializer.append(onnx.numpy_helper.from_array(weight(4, 4, 3), "one more"))
+    onnx.save(content, file)
+    assert collection.survey() == []
+    assert "was changed while it was read" in collection.broken["net"]

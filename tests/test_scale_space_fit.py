@@ -107,9 +107,38 @@ def test_constant_and_one_by_k_filters():
     assert row.names[int(row.form)] == "forward-x"
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 4), (2, 1, 1), (2, 1, 7, 7)])
-def test_other_kernels_are_refused(shape):
-    with pytest.raises(MasterkeyError, match="odd sides"):
+@pytest.mark.parametrize("kernel", [(4, 4), (6, 6), (6, 5), (5, 8)])
+def test_even_sides_are_those_of_the_next_odd_cropped(kernel):
+    scales = [0.6, 0.9]
+    cases = [(form, x, y) for form, x, y in itertools.product(FORMS, scales, scales) if form != "sharpened"]
+    whole = np.stack([2.0 * plane(form, x, y, 9) - 0.3 for form, x, y in cases])
+    # of a plane of 9x9 the one with its middle where an odd side of one more has it, less its last row and column
+    top, left = (4 - side // 2 for side in kernel)
+    filters = torch.tensor(whole[:, top : top + kernel[0], left : left + kernel[1]])
+    fit = fit_scale_space(filters)
+    assert fit.cosine.min() > 0.9999
+    assert [fit.names[number] for number in fit.form] == [form for form, _, _ in cases]
+    assert torch.allclose(fit.sigma_x, torch.tensor([x for _, x, _ in cases]), atol=0.011)
+    assert torch.allclose(fit.sigma_y, torch.tensor([y for _, _, y in cases]), atol=0.011)
+
+
+def test_the_closed_form_bank_of_even_kernels_fits_itself():
+    for f, name, form in zip(scale_space_filters((6, 6)), PUBLISHED, PAPER, strict=True):
+        fit = fit_scale_space(f, [name], form.gamma or None)
+        assert abs(float(fit.cosine)) > 0.99999
+        assert float(fit.sigma_x) == pytest.approx(form.sigma_x, abs=0.003)
+
+
+def test_the_smallest_kernels_have_a_fit():
+    generator = torch.Generator().manual_seed(0)
+    for kernel in ((2, 2), (1, 2), (4, 1)):
+        fit = fit_scale_space(torch.randn(5, *kernel, generator=generator))
+        assert bool(torch.isfinite(fit.cosine).all()) and float(fit.error.max()) <= 1
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1), (2, 1, 7, 7)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(MasterkeyError, match="larger than 1x1"):
         fit_scale_space(torch.ones(shape))
 
 

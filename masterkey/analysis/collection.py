@@ -3,8 +3,9 @@
     bank,model,family,task,dataset
     mcunet,mcunet-320kb,MCUNet,classification,imagenet-1k
 
-``bank`` is a bank's folder, or its file without .safetensors; the other columns may be left out or empty. What is
-not said comes from the bank itself, or is "unknown".
+``bank`` is a bank's folder, or its file without .safetensors or .onnx; the other columns may be left out or empty. What
+is not said comes from the bank itself, or is "unknown". Of a network in an ONNX file all filters larger than 1x1 are
+taken, depthwise and dense.
 """
 
 import csv
@@ -17,6 +18,8 @@ from ..errors import MasterkeyError
 from ..format import WEIGHTS_NAME
 from ..metadata import Metadata
 from ..names import load_bank
+from ..onnx_source import SUFFIX as ONNX_SUFFIX
+from .onnx_filters import OnnxFilters
 from .quality import DEGENERATE, LayerQuality
 from .stream import BankFilters, FileFilters, Filters, LayerInfo
 from .structure import Surveyed
@@ -24,6 +27,7 @@ from .survey import survey
 from .workers import workers
 
 TAGS_NAME = "collection.csv"
+_SUFFIXES = (".safetensors", ONNX_SUFFIX)
 Grouping = Literal["bank", "model", "family", "task", "dataset", "layer", "decile"]
 
 
@@ -80,9 +84,9 @@ class Collection:
 
 
 def open_collection(names: Sequence[str | Path]) -> Collection:
-    """Open banks by name or path, and every bank inside a folder that is none itself.
+    """Open banks by name or path, ONNX files, and every bank and ONNX file inside a folder that is no bank itself.
 
-    Files are only opened here; they are read in ``survey``.
+    Files of banks are only opened here and read in ``survey``; an ONNX file is parsed to know what it holds.
 
     Raises:
         UnknownNameError: a name that is no bank.
@@ -94,7 +98,7 @@ def open_collection(names: Sequence[str | Path]) -> Collection:
         if path.is_dir() and not (path / WEIGHTS_NAME).is_file():
             _open_folder(collection, path)
         elif path.exists():
-            _add(collection, path, path.name.removesuffix(".safetensors") or str(name), {})
+            _add(collection, path, path.stem if path.suffix.lower() in _SUFFIXES else path.name or str(name), {})
         else:
             bank = load_bank(name)
             _place(collection, BankFilters(bank, bank.name), {})
@@ -119,9 +123,9 @@ def _read_whole(filters: Filters) -> Surveyed | MasterkeyError:
 
 def _open_folder(collection: Collection, folder: Path) -> None:
     tags = _read_tags(folder / TAGS_NAME)
-    files = sorted(folder.rglob("*.safetensors"))
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and not path.is_dir())
     if not files:
-        raise MasterkeyError(f"{folder} holds neither {WEIGHTS_NAME} nor any bank")
+        raise MasterkeyError(f"{folder} holds neither {WEIGHTS_NAME} nor any bank or ONNX file")
     for file in files:
         inside = file.relative_to(folder)
         label = (inside.parent if file.name == WEIGHTS_NAME else inside.with_suffix("")).as_posix()
@@ -153,7 +157,8 @@ def _read_tags(path: Path) -> dict[str, dict[str, str]]:
 
 def _add(collection: Collection, path: Path, label: str, given: dict[str, str]) -> None:
     try:
-        filters = FileFilters(path, label)
+        is_onnx = path.suffix.lower() == ONNX_SUFFIX and path.is_file()
+        filters = OnnxFilters(path, label) if is_onnx else FileFilters(path, label)
     except MasterkeyError as refusal:
         collection.broken[label] = str(refusal)
         return

@@ -23,12 +23,14 @@ class Drawn:
     Attributes:
         bank: one layer (n, 1, kh, kw) for each source layer of which a filter was drawn, in order, named by a number.
         layers: these source layers.
+        index: (n,) int64, the number of each filter within its source layer.
         of: how many filters there are in all layers of this kernel.
         seed: of the draw.
     """
 
     bank: Bank
     layers: tuple[LayerInfo, ...]
+    index: torch.Tensor
     of: int
     seed: int
 
@@ -62,6 +64,7 @@ def draw(read: Sequence[Surveyed], kernel: Kernel, most: int = MOST, seed: int =
     )
     tensors: dict[str, torch.Tensor] = {}
     infos: list[LayerInfo] = []
+    places = []
     start = 0
     for filters, info in found:
         parts = []
@@ -75,9 +78,10 @@ def draw(read: Sequence[Surveyed], kernel: Kernel, most: int = MOST, seed: int =
             begin += len(chunk)
         tensors[str(len(infos))] = torch.cat(parts).view(-1, 1, *kernel)
         infos.append(info)
+        places.append(torch.from_numpy(wanted))
     layers = tuple(Layer(name, kernel, len(tensor)) for name, tensor in tensors.items())
     about = Metadata("drawn", "depthwise", Source("drawn", f"seed {seed}"), layers, "forward")
-    return Drawn(Bank(tensors, about), tuple(infos), total, seed)
+    return Drawn(Bank(tensors, about), tuple(infos), torch.cat(places), total, seed)
 
 
 def _between(numbers: NDArray[np.int64], first: int, end: int) -> NDArray[np.int64]:

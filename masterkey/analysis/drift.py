@@ -1,7 +1,8 @@
 """How far the coefficient distributions of filters lie apart: the drift D (eq. 4 and 5)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,10 @@ class Drift:
     explained: Array
     total: Array
 
-    def pairs(self) -> list[tuple[str, str, float, Array]]:
+    def pairs(self) -> Iterator[tuple[str, str, float, Array]]:
         """Every two different groups, once each, with D and the divergence along each component."""
-        rows, columns = np.triu_indices(len(self.labels), 1)
-        return [
-            (self.labels[a], self.labels[b], float(self.total[a, b]), self.components[a, b])
-            for a, b in zip(rows, columns, strict=True)
-        ]
+        for a, b in combinations(range(len(self.labels)), 2):
+            yield self.labels[a], self.labels[b], float(self.total[a, b]), self.components[a, b]
 
 
 def drift(
@@ -60,7 +58,7 @@ def drift(
         renormalise: divide by the sum again once ``epsilon`` is in place.
 
     Raises:
-        MasterkeyError: no group, or an empty one.
+        MasterkeyError: as for ``histograms``.
     """
     probabilities = histograms(structure, groups, epsilon, renormalise)
     logarithms = np.log(probabilities)
@@ -77,14 +75,25 @@ def histograms(
     """Return the coefficient distributions of groups of layers: (groups, K, bins), each bin at least ``epsilon``.
 
     Raises:
-        MasterkeyError: no group, or an empty one.
+        MasterkeyError: no group, an empty one, or an epsilon that is no probability above 0.
     """
+    check_epsilon(epsilon)
     empty = [label for label, layers in groups.items() if not len(layers)]
     if empty or not groups:
         raise MasterkeyError(f"a drift needs groups with at least one layer each; empty: {', '.join(empty) or 'all'}")
     counts = np.stack([structure.counts[list(layers)].sum(axis=0) for layers in groups.values()])
     probabilities: Array = np.maximum(counts / counts.sum(axis=2, keepdims=True), epsilon)
     return probabilities / probabilities.sum(axis=2, keepdims=True) if renormalise else probabilities
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Refuse what cannot be the least probability of a bin.
+
+    Raises:
+        MasterkeyError: not between 0 and 1.
+    """
+    if not 0 < epsilon < 1:
+        raise MasterkeyError(f"epsilon is the least probability of a bin, between 0 and 1, not {epsilon:g}")
 
 
 def drift_between(

@@ -16,8 +16,9 @@ from ..metadata import Kernel
 from .drift import Drift, drift
 from .moments import Array
 from .quality import qualities
+from .ridges import Ridges, ridges_of
 from .stream import Filters, LayerInfo, as_filters
-from .structure import Structure, Surveyed, kernels, measure, survey_all
+from .structure import Surveyed, kernels, measure, survey_all
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Formation:
         whole_to_last: the same of all layers together, (T,).
         deviations: of the coefficients along each component, all layers together, (T, K).
         explained: variance explained by each component of the pooled basis, (K,).
+        ridges: the distributions that ``deviations`` are of.
     """
 
     labels: tuple[str, ...]
@@ -44,6 +46,7 @@ class Formation:
     whole_to_last: Array
     deviations: Array
     explained: Array
+    ridges: Ridges
 
 
 @dataclass(frozen=True)
@@ -97,31 +100,53 @@ def formation(checkpoints: Mapping[str, Filters | Bank]) -> Formation:
     """Measure how the filters of one network changed over its checkpoints, label -> filters, in order.
 
     Raises:
-        MasterkeyError: fewer than two checkpoints, different layers, or filters of several kernels.
+        MasterkeyError: fewer than two checkpoints, different layers, or filters of several kernels
+            (``formation_by_kernel`` takes each by itself).
     """
+    read = _read_checkpoints(checkpoints)
+    return _formation(tuple(checkpoints), read, _only_kernel(read))
+
+
+def formation_by_kernel(checkpoints: Mapping[str, Filters | Bank]) -> dict[Kernel, Formation]:
+    """Measure the formation of each spatial kernel's filters by itself, on a basis of its own.
+
+    Raises:
+        MasterkeyError: fewer than two checkpoints, different layers, or 1x1 filters alone.
+    """
+    read = _read_checkpoints(checkpoints)
+    return {kernel: _formation(tuple(checkpoints), read, kernel) for kernel in _all_kernels(read)}
+
+
+def _read_checkpoints(checkpoints: Mapping[str, Filters | Bank]) -> list[Surveyed]:
     if len(checkpoints) < 2:
         raise MasterkeyError("formation needs two checkpoints or more")
     read = survey_all([_labelled(filters, label) for label, filters in checkpoints.items()])
-    structure = measure(read, _only_kernel(read))
-    names = [[sums.info.name for sums in of.sums] for of in read]
+    names = [[(sums.info.name, sums.info.kernel) for sums in of.sums] for of in read]
     if any(each != names[0] for each in names):
         raise MasterkeyError("the checkpoints do not have the same layers: they are not of one network")
-    quality = [qualities(of.sums) for of in read]
-    count, last = len(names[0]), len(read) - 1
+    return read
+
+
+def _formation(labels: tuple[str, ...], read: Sequence[Surveyed], kernel: Kernel) -> Formation:
+    structure = measure(read, kernel)
+    quality = [qualities([sums for sums in of.sums if sums.info.kernel == kernel]) for of in read]
+    count, last = len(quality[0]), len(read) - 1
     by_layer = [
-        drift(structure, {label: [t * count + layer] for t, label in enumerate(checkpoints)}) for layer in range(count)
+        drift(structure, {label: [t * count + layer] for t, label in enumerate(labels)}) for layer in range(count)
     ]
-    wholes = {label: range(t * count, (t + 1) * count) for t, label in enumerate(checkpoints)}
+    wholes = {label: range(t * count, (t + 1) * count) for t, label in enumerate(labels)}
+    ridges = ridges_of(structure, list(wholes.values()))
     return Formation(
-        labels=tuple(checkpoints),
+        labels=labels,
         layers=structure.layers[last * count :],
         sparsity=np.array([[layer.sparsity for layer in layers] for layers in quality]),
         entropy=np.array([[layer.entropy for layer in layers] for layers in quality]),
         threshold=np.array([layer.threshold for layer in quality[0]]),
         to_last=np.stack([of.total[:, last] for of in by_layer], axis=1),
         whole_to_last=drift(structure, wholes).total[:, last],
-        deviations=np.stack([_deviations(structure, layers) for layers in wholes.values()]),
+        deviations=ridges.deviations,
         explained=structure.explained,
+        ridges=ridges,
     )
 
 
@@ -129,23 +154,55 @@ def reproducibility(runs: Mapping[str, Sequence[Filters | Bank]]) -> Reproducibi
     """Compare runs, model -> its trained filters, one entry a seed.
 
     Raises:
-        MasterkeyError: runs of one model with different layers, a layer of one filter, or filters of several kernels.
+        MasterkeyError: runs of one model with different layers, a layer of one filter, or filters of several kernels
+            (``reproducibility_by_kernel`` takes each by itself).
     """
+    read = _read_halves(runs)
+    return _reproducibility(runs, read, _only_kernel(read))
+
+
+def reproducibility_by_kernel(runs: Mapping[str, Sequence[Filters | Bank]]) -> dict[Kernel, Reproducibility]:
+    """Compare runs by each spatial kernel's filters alone; a model without that kernel is left out there.
+
+    Raises:
+        MasterkeyError: runs of one model with different layers, a layer of one filter, or 1x1 filters alone.
+    """
+    read = _read_halves(runs)
+    with_kernel = {
+        kernel: {
+            model: several
+            for model, several in runs.items()
+            if any(kernel in {info.kernel for info in as_filters(filters).layers} for filters in several)
+        }
+        for kernel in _all_kernels(read)
+    }
+    return {kernel: _reproducibility(has, read, kernel) for kernel, has in with_kernel.items()}
+
+
+def _read_halves(runs: Mapping[str, Sequence[Filters | Bank]]) -> list[Surveyed]:
     halves: list[Filters] = []
     for model, several in runs.items():
         for number, filters in enumerate(several):
             of = as_filters(filters)
             halves += [HalfFilters(of, f"{model} {number} {half}", half == "odd") for half in ("even", "odd")]
-    read = survey_all(halves)
-    structure = measure(read, _only_kernel(read))
+    return survey_all(halves)
+
+
+def _reproducibility(
+    runs: Mapping[str, Sequence[Filters | Bank]], read: Sequence[Surveyed], kernel: Kernel
+) -> Reproducibility:
+    structure = measure(read, kernel)
     at: dict[str, list[int]] = {}
     for index, info in enumerate(structure.layers):
         at.setdefault(info.bank, []).append(index)
     of_run = {
-        (model, number): [at[f"{model} {number} even"], at[f"{model} {number} odd"]]
+        (model, number): [at.get(f"{model} {number} {half}", []) for half in ("even", "odd")]
         for model, several in runs.items()
         for number in range(len(several))
     }
+    for model, several in runs.items():
+        if len({len(of_run[model, number][0]) for number in range(len(several))}) > 1:
+            raise MasterkeyError(f"runs of {model} with different numbers of layers")
     wholes = drift(structure, {f"{model} {number}": [*even, *odd] for (model, number), (even, odd) in of_run.items()})
     parts = drift(structure, at)
     found = Reproducibility({}, {}, [], {}, {})
@@ -154,8 +211,6 @@ def reproducibility(runs: Mapping[str, Sequence[Filters | Bank]]) -> Reproducibi
         found.halves[model] = [_between(parts, f"{run} even", f"{run} odd") for run in mine]
         found.seeds[model] = [_between(wholes, *pair) for pair in combinations(mine, 2)]
         layers = [list(zip(*of_run[model, number], strict=True)) for number in range(len(several))]
-        if len({len(each) for each in layers}) > 1:
-            raise MasterkeyError(f"runs of {model} with different numbers of layers")
         count = len(layers[0])
         groups = {f"{n} {layer}": layers[n][layer] for n in range(len(several)) for layer in range(count)}
         total = drift(structure, groups).total.reshape(len(several), count, len(several), count)
@@ -176,23 +231,21 @@ def _labelled(filters: Filters | Bank, label: str) -> Filters:
     return filters
 
 
+def _all_kernels(read: Sequence[Surveyed]) -> list[Kernel]:
+    if found := kernels(read):
+        return found
+    raise MasterkeyError("these filters are of 1x1, which have no shape")
+
+
 def _only_kernel(read: Sequence[Surveyed]) -> Kernel:
     found = kernels(read)
     if len(found) != 1 or any(layer.info.kernel == (1, 1) for of in read for layer in of.sums):
         sizes = ", ".join(f"{kh}x{kw}" for kh, kw in found) or "1x1"
-        raise MasterkeyError(f"these filters are of {sizes}; choose one kernel, as Bank.select(kernel=3) does")
+        raise MasterkeyError(
+            f"these filters are of {sizes}; choose one kernel, as Bank.select(kernel=3) does, or "
+            "take each with formation_by_kernel or reproducibility_by_kernel"
+        )
     return found[0]
-
-
-def _deviations(structure: Structure, layers: Sequence[int]) -> Array:
-    """Deviation of the coefficients along each component (K,), from the histograms."""
-    counts = structure.counts[list(layers)].sum(axis=0)
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    width = (structure.high - structure.low)[:, None] / counts.shape[1]
-    at = structure.low[:, None] + width * (np.arange(counts.shape[1]) + 0.5)
-    mean = (shares * at).sum(axis=1, keepdims=True)
-    deviations: Array = np.sqrt((shares * (at - mean) ** 2).sum(axis=1))
-    return deviations
 
 
 def _between(of: Drift, first: str, second: str) -> float:

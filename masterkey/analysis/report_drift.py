@@ -1,22 +1,22 @@
 """The page's section on one kernel: structure, drift between groups, distributions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 import numpy as np
 
 from ..metadata import Kernel
 from .collection import Collection, Grouping, without_degenerate
-from .drift import Drift, drift
+from .drift import Drift
 from .moments import Array
-from .page import Column, Picture, Section, Table, Value
+from .page import Column, LazyRows, Picture, Row, Section, Table, Value
 from .phenotypes import phenotype
 from .plots import basis_picture, component_box, decile_box, drift_map, phenotype_scatter, png_bytes, ridges
 from .quality import LayerQuality
+from .report_groups import DRAWN, PAIRED, Comparison, drawable, size_of, word, words
 from .sample import sample_coefficients
 from .structure import Structure, Surveyed, measure
 
-MAPPED = 40  # groups up to which a heat map can be read
 _PAIR_COLUMNS = (
     Column("grouping", "grouping", "text"),
     Column("first", "first", "text"),
@@ -25,61 +25,85 @@ _PAIR_COLUMNS = (
     Column("drift_without_degenerate", "D without degenerate layers"),
 )
 
+Groupings = dict[Grouping, dict[str, list[int]]]
+
 
 def kernel_section(
-    collection: Collection, read: Sequence[Surveyed], layers: Sequence[LayerQuality], kernel: Kernel
+    collection: Collection,
+    read: Sequence[Surveyed],
+    layers: Sequence[LayerQuality],
+    kernel: Kernel,
+    how: Comparison | None = None,
 ) -> Section:
     """Return what there is to say and see of all filters of one kernel."""
+    how = how or Comparison()
     structure = measure(read, kernel)
-    size = f"{kernel[0]}x{kernel[1]}"
-    groupings = _groupings(collection, structure)
-    main: Grouping = "bank" if "bank" in groupings else "decile"
+    size = size_of(kernel)
+    groupings = _groupings(collection, structure, how.by)
+    main: Grouping = how.by or ("bank" if "bank" in groupings else "decile")
     groups = groupings.get(main) or collection.groups(structure.layers, main)
-    drifts = {by: drift(structure, of) for by, of in groupings.items()}
-    spared = _ablation(collection, read, layers, kernel, groupings)
+    drifts = {by: how.drift(structure, of) for by, of in groupings.items() if len(of) <= PAIRED}
+    spared = _ablation(collection, read, layers, kernel, how, drifts)
+    shown, left_out = drawable(groups, main, "Densities, and the first two components")
+    said = [_sentence(structure, drifts.get(main)), *how.said, *_alone(collection, structure, groups, main)]
+    said += [*_not_compared(groupings), *left_out]
     pictures = [Picture(f"basis-{size}", f"Principal components of {size}", png_bytes(basis_picture(structure)))]
     for by, of in drifts.items():
-        if len(of.labels) <= MAPPED:
-            drawn = drift_map(of, f"Drift D by {_WORDS[by]}")
+        if len(of.labels) <= DRAWN:
+            drawn = drift_map(of, f"Drift D by {word(by)}")
             pictures.append(Picture(f"drift-{by}-{size}", f"Drift between groups by {by}", png_bytes(drawn)))
-    pictures.append(Picture(f"ridges-{size}", "Density along each component", png_bytes(ridges(structure, groups))))
+    pictures.append(Picture(f"ridges-{size}", "Density along each component", png_bytes(ridges(structure, shown))))
     if main in drifts and len(drifts[main].labels) > 2:
         drawn = component_box(drifts[main])
         pictures.append(Picture(f"components-{size}", "Divergence along each component", png_bytes(drawn)))
-    deciles = _model_drift_by_decile(collection, structure) if main == "bank" else {}
+    deciles = _drift_by_decile(collection, structure, main, how) if main in drifts else {}
     if deciles:
-        drawn = decile_box(deciles, f"Drift between banks within each depth decile, {size}")
-        pictures.append(Picture(f"deciles-{size}", "Drift between banks per depth decile", png_bytes(drawn)))
-    drawn = phenotype_scatter(structure, groups, sample_coefficients(structure, read, groups))
+        drawn = decile_box(deciles, f"Drift between {words(main, len(groups))} within each depth decile, {size}")
+        pictures.append(Picture(f"deciles-{size}", "Drift between groups per depth decile", png_bytes(drawn)))
+    drawn = phenotype_scatter(structure, shown, sample_coefficients(structure, read, shown))
     pictures.append(Picture(f"scatter-{size}", "Two first components and phenotype", png_bytes(drawn)))
-    content: list[Table | Picture] = [
-        *pictures[:1],
-        _explained(structure, size),
-        *pictures[1:],
-        _pairs(drifts, spared, size),
-        _components(drifts, size),
-        _phenotypes(structure, groups, size),
-    ]
-    said = [_sentence(structure, drifts.get(main))]
-    return Section(f"kernel-{size}", f"{size} filters", said, content)
+    tables = [_pairs(drifts, spared, size), _components(drifts, size), _phenotypes(structure, groups, size)]
+    content: list[Table | Picture] = [*pictures[:1], _explained(structure, size), *pictures[1:]]
+    return Section(f"kernel-{size}", f"{size} filters", said, [*content, *(table for table in tables if table.rows)])
 
 
-_WORDS = {"bank": "bank", "model": "model", "family": "family", "task": "task", "dataset": "data set"}
-_WORDS |= {"layer": "layer", "decile": "depth decile"}
-
-
-def _groupings(collection: Collection, structure: Structure) -> dict[Grouping, dict[str, list[int]]]:
-    """Every way of grouping with two groups or more that differs from those before it."""
-    found: dict[Grouping, dict[str, list[int]]] = {}
-    for by in get_args(Grouping):
+def _groupings(collection: Collection, structure: Structure, chosen: Grouping | None) -> Groupings:
+    """Every way of grouping with two groups or more that differs from those before it; the chosen one comes first."""
+    found: Groupings = {}
+    for by in sorted(get_args(Grouping), key=lambda by: by != chosen):
         groups = collection.groups(structure.layers, by)
         known = [sorted(other.values()) for other in found.values()]
         # a layer is a group of its own: as many pairs as the square of layers, so only for one small bank
-        if by == "layer" and (len(collection.banks) > 1 or len(groups) > MAPPED):
+        if by == "layer" != chosen and (len(collection.banks) > 1 or len(groups) > DRAWN):
             continue
         if len(groups) > 1 and sorted(groups.values()) not in known:
             found[by] = groups
     return found
+
+
+def _alone(
+    collection: Collection, structure: Structure, groups: Mapping[str, Sequence[int]], main: Grouping
+) -> list[str]:
+    """What to say where nothing is there to compare."""
+    banks = {info.bank for info in structure.layers}
+    said = []
+    if len(banks) == 1 < len(collection.banks):
+        said.append(f"Only {next(iter(banks))} has such filters, so they are not compared with those of other banks.")
+    if len(groups) == 1 and main != "decile":
+        said.append(f"All of them belong to one {word(main)}, {next(iter(groups))}.")
+    return said
+
+
+def _not_compared(groupings: Groupings) -> list[str]:
+    """What to say of groupings of so many groups that their pairs are not drawn, or not compared."""
+    many = [words(by, len(of)) for by, of in groupings.items() if len(of) > PAIRED]
+    mapped = [words(by, len(of)) for by, of in groupings.items() if DRAWN < len(of) <= PAIRED]
+    said = []
+    if many:
+        said.append(f"No drift between the pairs of {' and of '.join(many)}: {PAIRED} groups are compared at most.")
+    if mapped:
+        said.append(f"No heat map of {' and of '.join(mapped)}: {DRAWN} groups can be read at most.")
+    return said
 
 
 def _ablation(
@@ -87,30 +111,30 @@ def _ablation(
     read: Sequence[Surveyed],
     layers: Sequence[LayerQuality],
     kernel: Kernel,
-    groupings: Iterable[Grouping],
-) -> dict[tuple[Grouping, str, str], float]:
-    """D of every pair once degenerate layers are left out; empty where there are none, or nothing else is left."""
+    how: Comparison,
+    drifts: Mapping[Grouping, Drift],
+) -> dict[Grouping, Drift]:
+    """The drifts once degenerate layers are left out; empty where there are none, or nothing else is left."""
     kept = without_degenerate(read, layers)
     left = [layer.info for of in kept for layer in of.sums if layer.info.kernel == kernel]
     if not left or len(left) == sum(layer.info.kernel == kernel for of in read for layer in of.sums):
         return {}
     structure = measure(kept, kernel)
-    found: dict[tuple[Grouping, str, str], float] = {}
-    for by in groupings:
-        groups = collection.groups(structure.layers, by)
-        if len(groups) > 1:
-            found |= {(by, first, second): value for first, second, value, _ in drift(structure, groups).pairs()}
-    return found
+    return {by: how.drift(structure, collection.groups(structure.layers, by)) for by in drifts}
 
 
-def _model_drift_by_decile(collection: Collection, structure: Structure) -> dict[str, list[float]]:
+def _drift_by_decile(
+    collection: Collection, structure: Structure, by: Grouping, how: Comparison
+) -> dict[str, list[float]]:
+    """D of every pair of groups within each depth decile; empty where the groups are depths themselves."""
+    if by in ("layer", "decile"):
+        return {}
     found = {}
     for label, layers in collection.groups(structure.layers, "decile").items():
-        banks: dict[str, list[int]] = {}
-        for index in layers:
-            banks.setdefault(structure.layers[index].bank, []).append(index)
-        if len(banks) > 1:
-            found[label.split()[-1]] = [value for *_, value, _ in drift(structure, banks).pairs()]
+        within = collection.groups([structure.layers[index] for index in layers], by)
+        groups = {group: [layers[index] for index in of] for group, of in within.items()}
+        if len(groups) > 1:
+            found[label.split()[-1]] = [value for *_, value, _ in how.drift(structure, groups).pairs()]
     return found
 
 
@@ -128,43 +152,55 @@ def _explained(structure: Structure, size: str) -> Table:
     return Table(f"explained-{size}", "Explained variance", columns, rows, folded=True)
 
 
-def _pairs(drifts: Mapping[Grouping, Drift], spared: Mapping[tuple[Grouping, str, str], float], size: str) -> Table:
-    rows: list[dict[str, Value]] = [
-        {
-            "grouping": _WORDS[by],
-            "first": first,
-            "second": second,
-            "drift": value,
-            "drift_without_degenerate": spared.get((by, first, second)),
-        }
-        for by, of in drifts.items()
-        for first, second, value, _ in of.pairs()
-    ]
+def _pairs(drifts: Mapping[Grouping, Drift], spared: Mapping[Grouping, Drift], size: str) -> Table:
+    def rows() -> Iterator[Row]:
+        for by, of in drifts.items():
+            without = spared.get(by)
+            number = {label: at for at, label in enumerate(without.labels)} if without else {}
+            for first, second, value, _ in of.pairs():
+                left = None
+                if without and first in number and second in number:
+                    left = float(without.total[number[first], number[second]])
+                yield {
+                    "grouping": word(by),
+                    "first": first,
+                    "second": second,
+                    "drift": value,
+                    "drift_without_degenerate": left,
+                }
+
+    count = _count(drifts)
     note = "D depends on the number of filters: bins that only one of two small groups fills weigh heavily."
-    return Table(f"drift-{size}", "Drift of every pair", _PAIR_COLUMNS, rows, note, folded=len(rows) > 12)
+    return Table(f"drift-{size}", "Drift of every pair", _PAIR_COLUMNS, LazyRows(count, rows), note, folded=count > 12)
+
+
+def _count(drifts: Mapping[Grouping, Drift]) -> int:
+    """How many pairs of groups there are."""
+    return sum(len(of.labels) * (len(of.labels) - 1) // 2 for of in drifts.values())
 
 
 def _components(drifts: Mapping[Grouping, Drift], size: str) -> Table:
-    rows: list[dict[str, Value]] = [
-        {
-            "grouping": _WORDS[by],
-            "first": first,
-            "second": second,
-            "component": component + 1,
-            "weight": float(of.explained[component]),
-            "divergence": float(along[component]),
-        }
-        for by, of in drifts.items()
-        for first, second, _, along in of.pairs()
-        for component in range(len(along))
-    ]
+    def rows() -> Iterator[Row]:
+        for by, of in drifts.items():
+            for first, second, _, along in of.pairs():
+                for component, divergence in enumerate(along):
+                    yield {
+                        "grouping": word(by),
+                        "first": first,
+                        "second": second,
+                        "component": component + 1,
+                        "weight": float(of.explained[component]),
+                        "divergence": float(divergence),
+                    }
+
     columns = (
         *_PAIR_COLUMNS[:3],
         Column("component", "component", "count"),
         Column("weight", "explained variance", "share"),
         Column("divergence", "symmetric KL divergence"),
     )
-    return Table(f"drift-components-{size}", "Divergence along each component", columns, rows, folded=True)
+    every = LazyRows(_count(drifts) * max((len(of.explained) for of in drifts.values()), default=0), rows)
+    return Table(f"drift-components-{size}", "Divergence along each component", columns, every, folded=True)
 
 
 def _phenotypes(structure: Structure, groups: Mapping[str, Sequence[int]], size: str) -> Table:
@@ -191,7 +227,7 @@ def _sentence(structure: Structure, between: Drift | None) -> str:
         f"{count:,} filters in {len(structure.layers):,} layers; {enough} of {len(summed)} principal components "
         "explain 90 % of the variance of the scaled filters."
     )
-    if between is None or not between.pairs():
+    if between is None or len(between.labels) < 2:
         return said
     first, second, value, _ = max(between.pairs(), key=lambda pair: pair[2])
     return f"{said} The largest drift is D = {value:.3g}, between {first} and {second}."

@@ -1,77 +1,52 @@
 """The page's section on families: shares by layer, model and depth, controls, and the code line beside the models."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ..shapes import shapes_of
 from .autoencoder import LOSS_EVERY
 from .collection import Collection, Grouping
 from .controls import CONTROLS
-from .families import LABELS, NONE, THRESHOLD, Families, classify, shares
-from .families_line import LineFamilies, classify_along, sweep
-from .kernel_study import SEED, KernelStudy
+from .families import LABELS, NONE, THRESHOLD, shares
+from .findings import FindingLog
+from .kernel_families import LEAST, KernelFamilies, find_families
+from .kernel_study import KernelStudy
 from .page import Column, Picture, Section, Table, Value
 from .plots import family_bars, line_plot, png_bytes, shapes_picture
+from .report_filters import filters_table
+from .report_groups import DRAWN, words
 from .stream import LayerInfo
 
-BARS = 40  # groups or layers up to which their bars can be read
 FOLDED = 12  # rows above which a table is shown on demand
+_CONTROLS_NOTE = "Controls are made of the very filters of the group: noise of their norms, and their pixels shuffled."
 _TRIED = tuple(step / 20 for step in range(12, 20))  # thresholds of the explicit models
-_LEAST = 3  # side of the smallest kernel that the models are for
 _GROUPINGS: tuple[Grouping, ...] = ("model", "bank", "family", "task", "dataset", "decile")
 _SHARES = tuple(Column(label.replace(" ", "_"), label, "share") for label in LABELS)
 _EXPLAINED = Column("explained", "explained", "share")
-_WORDS: dict[Grouping, str] = {"dataset": "data set", "decile": "depth decile", "family": "model family"}
 _FILTERS = Column("filters", "filters", "count")
+_WORDS: dict[Grouping, str] = {"dataset": "data set", "decile": "depth decile", "family": "model family"}
 
 
-@dataclass(frozen=True)
-class KernelFamilies:
-    """The families of one kernel's filters.
+def _beside(column: Column, source: str) -> Column:
+    """The column that has a share of a control's filters."""
+    return Column(f"{column.key}_{source.replace(' ', '_')}", f"{column.label}, {source}", column.kind)
 
-    Attributes:
-        study: the filters; dead and constant ones have no family.
-        sources: ``real`` and each control -> its fits.
-        layer: (n,) number in the study's layers of each real filter that was fitted.
-        line: the same filters along the autoencoder's code line, if one was trained.
+
+# what the models explain of controls stands first; family by family they come last, for there are many
+_BESIDE = (
+    _FILTERS,
+    _EXPLAINED,
+    *(_beside(_EXPLAINED, source) for source in CONTROLS),
+    *_SHARES,
+    *(_beside(column, source) for source in CONTROLS for column in _SHARES),
+)
+
+
+def families_section(collection: Collection, studies: Sequence[KernelStudy], degenerate: FindingLog) -> Section:
+    """Return what there is to say and see of the families of all filters, kernel by kernel.
+
+    ``degenerate`` says what else was found about them.
     """
-
-    study: KernelStudy
-    sources: dict[str, Families]
-    layer: Tensor
-    line: LineFamilies | None
-
-    @property
-    def label(self) -> Tensor:
-        """Labels (n,) of the real filters by the explicit models."""
-        return self.sources["real"].label
-
-    @property
-    def swept(self) -> list[dict[str, float]]:
-        """The comparison of line and models at every threshold (``families_line.sweep``)."""
-        return sweep(self.line, self.label) if self.line else []
-
-
-def find_families(study: KernelStudy) -> KernelFamilies | None:
-    """Classify a study's filters, the same with their pixels shuffled, and noise of their norms; None: nothing can be.
-
-    Every filter that is neither dead nor constant counts, whatever else pruning says of it.
-    """
-    alive = study.alive
-    if min(study.kernel) < _LEAST or not bool(alive.any()):
-        return None
-    filters = study.table.filters[alive]
-    sources = {"real": classify(filters)}
-    sources |= {name: classify(control(filters, SEED)) for name, control in CONTROLS.items()}
-    line = classify_along(study.line, shapes_of(filters).unit, study.kernel) if study.line else None
-    return KernelFamilies(study, sources, study.table.layer[alive], line)
-
-
-def families_section(collection: Collection, studies: Sequence[KernelStudy]) -> Section:
-    """Return what there is to say and see of the families of all filters, kernel by kernel."""
     attempts = [(study, find_families(study)) for study in studies]
     found = [families for _, families in attempts if families]
     said = [
@@ -79,11 +54,12 @@ def families_section(collection: Collection, studies: Sequence[KernelStudy]) -> 
         f"Gaussians, their derivatives, crosses and deltas, if their cosine is at least {THRESHOLD}. Random filters of "
         "the same norms, and the same filters with their pixels shuffled, show what a share is worth.",
         *(_sentence(study, families) for study, families in attempts),
+        *(sentence for families in found for sentence in _not_drawn(collection, families)),
     ]
     content: list[Table | Picture] = [_shares_table(found), _groups_table(collection, found), _layers_table(found)]
     content[1:1] = [picture for families in found for picture in _share_pictures(collection, families)]
     content += [picture for families in found for picture in _line_pictures(families)]
-    content += [_line_table(found), _losses_table(found), _thresholds_table(found)]
+    content += [_line_table(found), _losses_table(found), _thresholds_table(found), filters_table(attempts, degenerate)]
     kept = [part for part in content if isinstance(part, Picture) or part.rows]
     return Section("filter-families", "Families", said, kept)
 
@@ -91,7 +67,7 @@ def families_section(collection: Collection, studies: Sequence[KernelStudy]) -> 
 def _sentence(study: KernelStudy, families: KernelFamilies | None) -> str:
     drawn = study.drawn.sentence
     if families is None:
-        why = "the models need 3x3 or more" if min(study.kernel) < _LEAST else "all of them are dead or constant"
+        why = "the models need 3x3 or more" if min(study.kernel) < LEAST else "all of them are dead or constant"
         return f"{study.size}: {drawn} None has a family: {why}."
     explained = {source: 1 - shares(fits.label)["none"] for source, fits in families.sources.items()}
     said = f"{study.size}: {drawn} "
@@ -118,6 +94,15 @@ def _row(label: Tensor) -> dict[str, Value]:
     }
 
 
+def _row_beside(labels: Mapping[str, Tensor]) -> dict[str, Value]:
+    """The figures of real filters, and beside them those of the controls that were made of them."""
+    row = _row(labels["real"])
+    for source in CONTROLS:
+        control = _row(labels[source])
+        row |= {_beside(column, source).key: control[column.key] for column in (_EXPLAINED, *_SHARES)}
+    return row
+
+
 def _shares_table(found: Sequence[KernelFamilies]) -> Table:
     rows: list[dict[str, Value]] = [
         {"kernel": families.study.size, "source": source, **_row(fits.label)}
@@ -139,38 +124,40 @@ def _groups(collection: Collection, families: KernelFamilies) -> dict[Grouping, 
     return found
 
 
-def _of_layers(families: KernelFamilies, layers: Sequence[int]) -> Tensor:
-    """Labels of the filters of some layers; a layer all of whose filters are dead has none."""
-    return families.label[torch.isin(families.layer, torch.tensor(layers))]
-
-
 def _groups_table(collection: Collection, found: Sequence[KernelFamilies]) -> Table:
     rows: list[dict[str, Value]] = [
-        {"kernel": families.study.size, "grouping": _WORDS.get(by, by), "group": group, **_row(label)}
+        {"kernel": families.study.size, "grouping": _WORDS.get(by, by), "group": group, **_row_beside(labels)}
         for families in found
         for by, groups in _groups(collection, families).items()
         for group, layers in groups.items()
-        if len(label := _of_layers(families, layers))
+        if len((labels := families.of_layers(layers))["real"])
     ]
     columns = tuple(Column(key, key, "text") for key in ("kernel", "grouping", "group"))
     title = "Share of filters by family, per model and depth decile"
-    return Table("family-groups", title, (*columns, _FILTERS, _EXPLAINED, *_SHARES), rows, folded=len(rows) > FOLDED)
+    return Table("family-groups", title, (*columns, *_BESIDE), rows, _CONTROLS_NOTE, folded=len(rows) > FOLDED)
 
 
 def _layers_table(found: Sequence[KernelFamilies]) -> Table:
     rows: list[dict[str, Value]] = [
-        {"bank": info.bank, "layer": info.name, "kernel": families.study.size, "depth": info.depth, **_row(label)}
+        {
+            "bank": info.bank,
+            "layer": info.name,
+            "kernel": families.study.size,
+            "depth": info.depth,
+            **_row_beside(labels),
+        }
         for families in found
         for number, info in enumerate(families.study.drawn.layers)
-        if len(label := _of_layers(families, [number]))
+        if len((labels := families.of_layers([number]))["real"])
     ]
     columns = tuple(Column(key, key, "text") for key in ("bank", "layer", "kernel"))
     return Table(
         "family-layers",
         "Share of filters by family, per layer",
-        (*columns, Column("depth", "depth"), _FILTERS, _EXPLAINED, *_SHARES),
+        (*columns, Column("depth", "depth"), *_BESIDE),
         rows,
-        "Only filters that were taken and are neither dead nor constant; layers without any are not listed.",
+        "Only filters that were taken and are neither dead nor constant; layers without any are not listed. "
+        f"{_CONTROLS_NOTE}",
         folded=len(rows) > FOLDED,
     )
 
@@ -179,8 +166,8 @@ def _share_pictures(collection: Collection, families: KernelFamilies) -> list[Pi
     size = families.study.size
     bars = {source: shares(fits.label) for source, fits in families.sources.items()}
     for by, groups in _groups(collection, families).items():
-        if 1 < len(groups) <= BARS:
-            of = {group: _of_layers(families, layers) for group, layers in groups.items()}
+        if 1 < len(groups) <= DRAWN:
+            of = {group: families.of_layers(layers)["real"] for group, layers in groups.items()}
             before = "" if by == "decile" else f"{_WORDS.get(by, by)} "
             bars |= {f"{before}{group}": shares(label) for group, label in of.items() if len(label)}
     drawn = [
@@ -191,12 +178,21 @@ def _share_pictures(collection: Collection, families: KernelFamilies) -> list[Pi
         )
     ]
     layers = families.study.drawn.layers
-    if 1 < len(layers) <= BARS:
-        labels = {_layer_name(info, layers): _of_layers(families, [number]) for number, info in enumerate(layers)}
+    if 1 < len(layers) <= DRAWN:
+        labels = {_layer_name(info, layers): families.of_layers([at])["real"] for at, info in enumerate(layers)}
         bars = {name: shares(label) for name, label in labels.items() if len(label)}
         picture = png_bytes(family_bars(bars, f"Families of {size} filters, layer by layer"))
         drawn.append(Picture(f"families-layers-{size}", f"Share of {size} filters by family in every layer", picture))
     return drawn
+
+
+def _not_drawn(collection: Collection, families: KernelFamilies) -> list[str]:
+    """What to say of groups whose bars could not be read."""
+    counts: dict[Grouping, int] = {by: len(groups) for by, groups in _groups(collection, families).items()}
+    counts["layer"] = len(families.study.drawn.layers)
+    many = [words(by, count) for by, count in counts.items() if count > DRAWN]
+    size = families.study.size
+    return [f"{size}: no bars for {' and for '.join(many)}; {DRAWN} can be read at most."] if many else []
 
 
 def _layer_name(info: LayerInfo, layers: Sequence[LayerInfo]) -> str:

@@ -1,18 +1,20 @@
 """The page's sections on quality, and its atlas."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from ..atlas import draw_atlas, encode_png
-from .collection import Collection
-from .findings import SEARCHED, Finding
-from .page import Column, Picture, Section, Table
+from .collection import Collection, Grouping
+from .findings import COPY, SEARCHED, FindingLog, is_searched
+from .page import Column, LazyRows, Picture, Row, Section, Table
 from .plots import png_bytes, quality_over_depth
 from .quality import DEGENERATE, FEWEST, LOW_DIVERSITY, MOSTLY_SPARSE, LayerQuality, judge
+from .report_groups import DRAWN as GROUPS
+from .report_groups import drawable, listed
 from .stream import Filters
 from .survey import NEAR_ZERO
 
@@ -45,11 +47,20 @@ def layer_row(layer: LayerQuality) -> dict[str, Any]:
     return {**asdict(layer), "kernel": f"{layer.kernel[0]}x{layer.kernel[1]}"}
 
 
-def quality_section(collection: Collection, layers: Sequence[LayerQuality], found: Sequence[Finding]) -> Section:
-    """Return the verdicts on banks, layers and filters, and S and H over depth."""
-    by_bank = {
-        filters.label: [layer for layer in layers if layer.bank == filters.label] for filters in collection.banks
-    }
+def quality_section(
+    collection: Collection, layers: Sequence[LayerQuality], found: FindingLog, by: Grouping | None = None
+) -> Section:
+    """Return the verdicts on banks, layers and filters, and S and H over depth.
+
+    Args:
+        collection: the banks.
+        layers: the verdicts on all their layers, in order.
+        found: the degenerate filters of all of them.
+        by: grouping of S and H over depth; None: banks, or model families if there are more than eight.
+    """
+    by_bank: dict[str, list[LayerQuality]] = {filters.label: [] for filters in collection.banks}
+    for layer in layers:
+        by_bank[layer.bank].append(layer)
     rows = [_bank_row(bank, of, found) for bank, of in by_bank.items()]
     banks = Table(
         "banks",
@@ -65,31 +76,39 @@ def quality_section(collection: Collection, layers: Sequence[LayerQuality], foun
         ),
         rows,
     )
-    layer_rows = [layer_row(layer) for layer in layers]
+    every = LazyRows(len(layers), lambda: map(layer_row, layers))
     tables = [
-        Table("quality", "Every layer", LAYER_COLUMNS, layer_rows, _RULES, len(layers) > 40),
-        Table(
-            "filters",
-            "Degenerate filters",
-            (
-                Column("bank", "bank", "text"),
-                Column("layer", "layer", "text"),
-                Column("index", "index", "count"),
-                Column("kind", "kind", "text"),
-                Column("copy_of", "copy of", "count"),
-            ),
-            [asdict(each) for each in found],
-            f"Near copies have a cosine of at least 0.99 in size. Layers of more than {SEARCHED:,} are not searched.",
-            folded=True,
-        ),
+        Table("quality", "Every layer", LAYER_COLUMNS, every, _RULES, len(layers) > 40),
+        _findings_table(collection, found),
     ]
-    groups = by_bank if len(by_bank) <= 8 else _by_family(collection, layers)
-    picture = Picture(
-        "quality",
-        "Sparsity and variance entropy of every layer over depth",
-        png_bytes(quality_over_depth(groups, "Quality over depth")),
+    by = by or ("bank" if len(by_bank) <= 8 else "family")
+    infos = [info for filters in collection.banks for info in filters.layers]
+    groups, left_out = drawable(collection.groups(infos, by), by, "Quality over depth")
+    drawn = quality_over_depth({label: [layers[at] for at in of] for label, of in groups.items()}, "Quality over depth")
+    picture = Picture("quality", "Sparsity and variance entropy of every layer over depth", png_bytes(drawn))
+    said = [str(row["said"]) for row in rows[:GROUPS]]
+    if len(rows) > GROUPS:
+        said.append(f"And {len(rows) - GROUPS:,} more banks, in the table.")
+    return Section("quality-section", "Quality", [*said, *left_out], [banks, picture, *tables])
+
+
+def _findings_table(collection: Collection, found: FindingLog) -> Table:
+    def rows() -> Iterator[Row]:
+        return (vars(each) for each in found)
+
+    note = f"Near copies have a cosine of at least {COPY} in size."
+    infos = [info for filters in collection.banks for info in filters.layers if not is_searched(info)]
+    if infos:
+        names = listed([f"{info.bank}: {info.name}" for info in infos])
+        note += f" They were not looked for in layers of more than {SEARCHED:,} weights: {names}."
+    columns = (
+        Column("bank", "bank", "text"),
+        Column("layer", "layer", "text"),
+        Column("index", "index", "count"),
+        Column("kind", "kind", "text"),
+        Column("copy_of", "copy of", "count"),
     )
-    return Section("quality-section", "Quality", [row["said"] for row in rows], [banks, picture, *tables])
+    return Table("findings", "Degenerate filters", columns, LazyRows(len(found), rows), note, folded=True)
 
 
 def atlas_section(collection: Collection) -> Section:
@@ -98,7 +117,7 @@ def atlas_section(collection: Collection) -> Section:
     left_out = [each.label for each in collection.banks if each not in shown]
     said = ["Every layer of every bank; red is positive, blue negative."]
     if left_out:
-        said = [f"Not drawn ({ATLASES} banks of up to {DRAWN:,} filters are): {', '.join(left_out)}."]
+        said = [f"Not drawn ({ATLASES} banks of up to {DRAWN:,} filters are): {listed(left_out)}."]
     pictures = [
         Picture(
             f"atlas-{each.label.replace('/', '-')}",
@@ -111,7 +130,7 @@ def atlas_section(collection: Collection) -> Section:
     return Section("atlas", "Atlas", said, pictures)
 
 
-def _bank_row(bank: str, layers: Sequence[LayerQuality], found: Sequence[Finding]) -> dict[str, Any]:
+def _bank_row(bank: str, layers: Sequence[LayerQuality], found: FindingLog) -> dict[str, Any]:
     verdict = judge(layers)
     counts = Counter(layer.verdict for layer in layers)
     return {
@@ -120,17 +139,10 @@ def _bank_row(bank: str, layers: Sequence[LayerQuality], found: Sequence[Finding
         "layers": len(layers),
         **{kind.replace(" ", "_"): counts[kind] for kind in ("good", *DEGENERATE, "not assessable")},
         "near_zero": sum(layer.sparse_filters for layer in layers),
-        "copies": sum(each.bank == bank and each.kind == "low diversity" for each in found),
+        "copies": found.counts[bank, "low diversity"],
         "gate": "passed" if verdict.passed else "refused",
         "said": f"{bank}: {verdict.sentence}.",
     }
-
-
-def _by_family(collection: Collection, layers: Sequence[LayerQuality]) -> dict[str, list[LayerQuality]]:
-    groups: dict[str, list[LayerQuality]] = {}
-    for layer in layers:
-        groups.setdefault(collection.tags[layer.bank].family, []).append(layer)
-    return groups
 
 
 def _tensors(filters: Filters) -> dict[str, torch.Tensor]:

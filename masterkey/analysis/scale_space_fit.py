@@ -2,7 +2,8 @@
 
 A model m(form, sigma_x, sigma_y[, gamma]) is a difference operator on the discrete Gaussian, as in
 ``masterkey.closed_form.scale_space``. A filter f is nearest to ``a * m + b``; a may have either sign, so that what is
-made least is 1 - cos^2, the cosine between f and m, both centred.
+made least is 1 - cos^2, the cosine between f and m, both centred. Along an even side the model is one longer, and its
+last row or column is dropped, as in the closed form.
 """
 
 from collections.abc import Sequence
@@ -66,17 +67,17 @@ def fit_scale_space(filters: Tensor, forms: Sequence[str] = tuple(FORMS), gamma:
     wins; ``sharpened``, which has one parameter more, must be better by the Bayesian information criterion.
 
     Args:
-        filters: (n, kh, kw), both sides odd and one of them at least 3.
+        filters: (n, kh, kw), not 1x1.
         forms: names out of ``FORMS``.
         gamma: of ``sharpened``; None fits it between 0 and 4.
 
     Raises:
-        MasterkeyError: an even kernel, 1x1, or an unknown form.
+        MasterkeyError: another rank, 1x1, or an unknown form.
     """
     height, width = filters.shape[-2:]
-    if filters.ndim != 3 or height % 2 == 0 or width % 2 == 0 or height * width == 1:
+    if filters.ndim != 3 or height * width == 1:
         raise MasterkeyError(
-            f"scale-space models are fitted to filters (n, kh, kw) of odd sides, 3 or more, not to {[*filters.shape]}"
+            f"scale-space models are fitted to filters (n, kh, kw) larger than 1x1, not to {[*filters.shape]}"
         )
     if unknown := [name for name in forms if name not in FORMS] or not forms:
         raise MasterkeyError(f"no scale-space form {unknown!r}; known: {', '.join(FORMS)}")
@@ -147,11 +148,11 @@ def _models(kernel: tuple[int, int], form: Form, y: Tensor, x: Tensor, gamma: Te
 
 def _planes(kernel: tuple[int, int], form: Form, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The form without its Laplacian, and the Laplacian of the Gaussian (zeros if not needed), centred: (n, d)."""
-    rows, columns = _table(kernel[0]), _table(kernel[1])
+    rows, columns = _table(kernel[0] | 1), _table(kernel[1] | 1)  # the next odd side
 
     def plane(over_y: str, over_x: str) -> Tensor:
         # rows run against y
-        outer = rows[over_y][y].flip(1)[:, :, None] * columns[over_x][x][:, None, :]
+        outer = rows[over_y][y].flip(1)[:, : kernel[0], None] * columns[over_x][x][:, None, : kernel[1]]
         flat = outer.flatten(1)
         return flat - flat.mean(1, keepdim=True)
 

@@ -2,12 +2,16 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Value = str | int | float | None
 Kind = Literal["text", "count", "share", "number"]
+Row = Mapping[str, Value]
+
+SHOWN = 1_000  # rows of a table on the page: a browser needs a second for ten thousand
+_TOGETHER = 4_096  # rows of a CSV file that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -20,15 +24,40 @@ class Column:
 
 
 @dataclass(frozen=True)
+class LazyRows(Collection[Row]):
+    """Rows that are made anew each time they are gone through, so that they need not be in memory together.
+
+    ``make`` yields them, ``count`` in all.
+    """
+
+    count: int
+    make: Callable[[], Iterator[Row]]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Row]:
+        return self.make()
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == each for each in self)
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table; ``name`` is its CSV file's, without the suffix. ``folded`` tables are shown on demand."""
+    """A table; ``name`` is its CSV file's, without the suffix.
+
+    The file has every row, the page the first 1,000 and the number of all. ``folded`` tables are shown on demand; of
+    those that are not ``on_page`` the page only names the file.
+    """
 
     name: str
     title: str
     columns: Sequence[Column]
-    rows: Sequence[Mapping[str, Value]]
+    rows: Collection[Row]
     note: str = ""
     folded: bool = False
+    on_page: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,8 +104,19 @@ def shown(value: Value, kind: Kind) -> str:
 
 def csv_bytes(table: Table) -> bytes:
     """Return a table as CSV, every value in full."""
+    return b"".join(csv_parts(table))
+
+
+def csv_parts(table: Table) -> Iterator[bytes]:
+    """Yield a table as CSV, some thousand rows at a time."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.key for column in table.columns])
-    writer.writerows([plain(row[column.key]) for column in table.columns] for row in table.rows)
-    return text.getvalue().encode()
+    keys = [column.key for column in table.columns]
+    writer.writerow(keys)
+    for number, row in enumerate(table.rows, 1):
+        writer.writerow([plain(row[key]) for key in keys])
+        if number % _TOGETHER == 0:
+            yield text.getvalue().encode()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue().encode()

@@ -4,8 +4,9 @@ import base64
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
+from itertools import islice
 
-from .content import Column, Picture, Section, Table, Value, plain, shown
+from .content import SHOWN, Column, Picture, Section, Table, Value, plain, shown
 
 # the browser itself then refuses whatever would be fetched from elsewhere
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -49,16 +50,23 @@ def _picture(picture: Picture) -> str:
 
 
 def _table(table: Table) -> str:
+    name, title, count = escape(table.name), escape(table.title), len(table.rows)
+    if not table.on_page:
+        note = escape(f"{table.note} {count:,} rows, in {table.name}.csv only.".strip())
+        return f'<div id="{name}"><h3>{title}</h3><p class="note">{note}</p></div>'
     head = "".join(f'<th scope="col" class="{column.kind}">{escape(column.label)}</th>' for column in table.columns)
     body = "".join(
-        "<tr>" + "".join(_cell(row[column.key], column) for column in table.columns) + "</tr>" for row in table.rows
+        "<tr>" + "".join(_cell(row[column.key], column) for column in table.columns) + "</tr>"
+        for row in islice(table.rows, SHOWN)
     )
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    notes = [table.note] if table.note else []
+    if count > SHOWN:
+        notes.append(f"The first {SHOWN:,} of {count:,} rows; all of them are in {table.name}.csv.")
+    note = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
     inner = f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     if table.folded:
-        summary = f"<summary>{escape(table.title)} ({len(table.rows):,} rows)</summary>"
-        return f'<details id="{escape(table.name)}">{summary}{note}{inner}</details>'
-    return f'<div id="{escape(table.name)}"><h3>{escape(table.title)}</h3>{note}{inner}</div>'
+        return f'<details id="{name}"><summary>{title} ({count:,} rows)</summary>{note}{inner}</details>'
+    return f'<div id="{name}"><h3>{title}</h3>{note}{inner}</div>'
 
 
 def _cell(value: Value, column: Column) -> str:

@@ -4,6 +4,7 @@ from .clusterability import clusterability_scatter
 from .drift import component_box, decile_box, drift_map
 from .families import family_bars, line_plot
 from .formation import formation_curves, reproducibility_boxes
+from .formation_ridges import formation_ridges
 from .keys import explained_over_keys, shapes_picture
 from .quality import quality_over_depth
 from .scatter import phenotype_scatter
@@ -19,6 +20,7 @@ __all__ = [
     "explained_over_keys",
     "family_bars",
     "formation_curves",
+    "formation_ridges",
     "line_plot",
     "phenotype_scatter",
     "png_bytes",

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..moments import Array
 from ..structure import Structure
-from .style import COLOURS, DIVERGING, INK, SOFT, figure, plain, shortened
+from .style import COLOURS, DIVERGING, INK, SOFT, figure, finish_ridges, name_ridge, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,22 +66,8 @@ def ridges(
             axes.fill_between(at, base, height, color=colour, alpha=0.5, linewidth=0, zorder=level + 2)
             axes.plot(at, height, color=colour, linewidth=0.9, zorder=level + 2)
             if first:
-                axes.annotate(
-                    shortened(label, 24),
-                    (0, base),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(-4, 2),
-                    textcoords="offset points",
-                    ha="right",
-                    va="bottom",
-                    fontsize=7,
-                    color=colour,
-                )
-        plain(axes)
-        axes.grid(visible=False)
-        axes.spines["left"].set_visible(False)
-        axes.set_yticks([])
-        axes.set_title(f"component {component + 1}: {structure.explained[component]:.1%}", fontsize=8, color=SOFT)
+                name_ridge(axes, label, base, colour)
+        finish_ridges(axes, f"component {component + 1}: {structure.explained[component]:.1%}")
     return drawn
 
 

@@ -34,6 +34,30 @@ def plain(axes: "Axes", x: str = "", y: str = "") -> "Axes":
     return axes
 
 
+def name_ridge(axes: "Axes", label: str, base: float, colour: Any) -> None:
+    """Write a ridge's label to the left of its base."""
+    axes.annotate(
+        shortened(label, 24),
+        (0, base),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=7,
+        color=colour,
+    )
+
+
+def finish_ridges(axes: "Axes", title: str) -> None:
+    """Take away the scale of axes with ridges, which overlap, and name what they show."""
+    plain(axes)
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks([])
+    axes.set_title(title, fontsize=8, color=SOFT)
+
+
 def box(axes: "Axes", values: list[Any], positions: list[float], width: float, colour: str) -> None:
     """Draw box plots without outliers' crowds: box of the quartiles, whiskers to 1.5 of their distance."""
     drawn = axes.boxplot(
