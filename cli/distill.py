@@ -1,10 +1,13 @@
 """The command distill: from many filters to a few keys."""
 
+import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from masterkey.errors import MasterkeyError
 from masterkey.names import load_bank
 
 from .options import parse_size
@@ -12,85 +15,147 @@ from .output import Json, doing, print_facts, print_json, tell
 
 if TYPE_CHECKING:
     from masterkey.bank import Bank
+    from masterkey.distill import Distilled
+    from masterkey.distill.curve import Curve
+
+Method = Literal["greedy", "kmeans", "medoids"]
 
 
 def distill(
-    bank: Annotated[str, typer.Argument(metavar="BANK", help="A built-in bank's name, or a bank's folder.")],
+    banks: Annotated[
+        list[str], typer.Argument(metavar="BANK...", help="Banks by name or folder; several are joined into one.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write the keys to.")],
     keys: Annotated[int, typer.Option(min=1, help="How many keys.")] = 8,
-    method: Annotated[Literal["greedy", "kmeans", "medoids"], typer.Option(help="How they are chosen.")] = "greedy",
+    method: Annotated[Method, typer.Option(help="How they are chosen.")] = "greedy",
     kernel: Annotated[str | None, typer.Option(metavar="K|KHxKW", help="Only filters of this kernel size.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Find the keys from N filters at most; all get one.")
+    ] = None,
     curve: Annotated[
-        Path | None, typer.Option(help="Draw variance explained by 1 to 32 keys (PNG, and CSV beside it).")
+        Path | None, typer.Option(help="Draw the error of every number of keys up to 32 (PNG, and CSV beside it).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     json: Json = False,
 ) -> None:
-    """Distil a bank to a few key filters.
+    """Distil banks to a few key filters.
 
     Every filter f is then nearly a * key + b. Dead and random filters and near duplicates are left out first, and
-    counted. The folder is a bank; assignment.csv in it has key, a, b and error of every source filter.
+    counted. The folder is a bank; assignment.csv in it has key, a, b and error of every source filter, curve.png and
+    curve.csv the error of 1, 2, 4, 8, 16 and 32 keys. Of filters of several kernel sizes each size is distilled by
+    itself, into a folder of its own: DIR/3x3, DIR/5x5, …
 
     Examples:
 
     masterkey distill ./mcunet -o ./mcunet-keys --kernel 7
 
-    masterkey distill ./mcunet -o ./mcunet-keys --kernel 7 --keys 16 --method kmeans --curve curve.png
+    masterkey distill ./mcunet ./proxyless -o ./keys --keys 16 --method kmeans --sample 10000 --curve curve.png
     """
-    source = _load(bank, kernel)
-    with doing(f"distilling {bank}"):
-        from masterkey.distill import prepare
+    source = _load(banks, kernel)
+    from masterkey.distill import by_kernel
+    from masterkey.distill.curve import EVERY, FEW
 
-        prepared = prepare(source, method, seed)
-        result = prepared.distilled(keys)
-    facts = {
+    parts = {f"{kh}x{kw}": part for (kh, kw), part in by_kernel(source).items()}
+    several = len(parts) > 1
+    if several:
+        tell(f"{source.name} has filters of {', '.join(parts)}; each size goes into a folder of its own")
+    if without := len(source) - sum(map(len, parts.values())):
+        tell(f"{without:,} filters of 1x1 are left out: they have no shape")
+    found: list[dict[str, Any]] = []
+    curves: dict[str, Curve] = {}
+    for size, part in parts.items():
+        folder = output / size if several else output
+        try:
+            with doing(f"distilling {part.name}, {size}"):
+                result, points = _distil(part, folder, keys, method, seed, sample, FEW if curve is None else EVERY)
+        except MasterkeyError as refusal:
+            if not several:
+                raise
+            tell(f"{size}: {refusal}")
+            continue
+        tell(f"wrote {folder}")
+        curves[f"{part.name}{f' {size}' * several}, {method}"] = points
+        where = {"kernel": size, "folder": str(folder)} if several else {}
+        found.append({**where, **_facts(result, keys), "curve": points})
+    if curve is not None and curves:
+        _draw(curves, curve)
+        tell(f"wrote {curve} and {curve.with_suffix('.csv')}")
+    if json:
+        print_json(found if several else found[0])
+    else:
+        for number, facts in enumerate(found):
+            typer.echo("\n" * (number > 0), nl=False)
+            print_facts(_in_words(facts, keys))
+    if len(found) < len(parts):
+        tell(f"{len(parts) - len(found)} of {len(parts)} kernel sizes were not distilled")
+        raise typer.Exit(1)
+
+
+def _load(names: list[str], kernel: str | None) -> "Bank":
+    """Load filters, of one kernel size if that is given; a computed bank is computed at it, 7x7 if none is given."""
+    size = parse_size(kernel)
+    loaded = [load_bank(name) for name in names]
+    from masterkey.bank import join
+    from masterkey.closed_form.banks import ComputedBank
+
+    banks = [
+        bank.at(size or 7) if isinstance(bank, ComputedBank) else bank if size is None else bank.select(kernel=size)
+        for bank in loaded
+    ]
+    return banks[0] if len(banks) == 1 else join(banks)
+
+
+def _distil(
+    bank: "Bank", folder: Path, keys: int, method: Method, seed: int, sample: int | None, counts: Iterable[int]
+) -> tuple["Distilled", "Curve"]:
+    """Distil filters of one kernel size, write the folder, and return what the curve is drawn of as well."""
+    from masterkey.distill import prepare
+
+    prepared = prepare(bank, method, seed, sample=sample)
+    result = prepared.distilled(keys)
+    shares = dict(prepared.curve(count for count in counts if count != keys)) | {keys: result.explained}
+    points = sorted(shares.items())
+    result.save_pretrained(folder)
+    _draw({f"{bank.name}, {method}": points}, folder / "curve.png", asked=False)
+    return result, points
+
+
+def _facts(result: "Distilled", keys: int) -> dict[str, Any]:
+    return {
         "bank": result.bank.name,
         "explained": result.explained,
-        "filters": len(source),
+        "filters": len(result.assignment),
         "pruned": {reason: count for reason, count in result.pruned.items() if reason != "kept"},
         "kept": result.pruned["kept"],
         "filters by key": result.assignment.counts(keys),
         "sha256": result.bank.sha256,
     }
-    result.save_pretrained(output)
-    tell(f"wrote {output}")
-    if curve is not None:
-        with doing("drawing the curve"):
-            facts["curve"] = points = prepared.curve()
-            _draw(points, f"{source.name}, {method}", curve)
-        tell(f"wrote {curve} and {curve.with_suffix('.csv')}")
-    if json:
-        print_json(facts)
-    else:
-        pruned = ", ".join(f"{count:,} {reason}" for reason, count in result.pruned.items() if reason != "kept")
-        print_facts(
-            {
-                "bank": result.bank.name,
-                "variance explained": f"{result.explained:.1%} by {keys} keys",
-                "filters": f"{len(source):,}, of which {result.pruned['kept']:,} kept; {pruned}",
-                "filters by key": ", ".join(f"{count:,}" for count in result.assignment.counts(keys)),
-                "sha256": result.bank.sha256,
-            }
-        )
 
 
-def _load(name: str, kernel: str | None) -> "Bank":
-    """Load a bank's filters of one kernel size; a computed bank is computed at it, 7x7 if none is given."""
-    size = parse_size(kernel)
-    bank = load_bank(name)
-    from masterkey.closed_form.banks import ComputedBank
+def _in_words(facts: Mapping[str, Any], keys: int) -> dict[str, str | None]:
+    pruned = ", ".join(f"{count:,} {reason}" for reason, count in facts["pruned"].items())
+    return {
+        "bank": facts["bank"],
+        "kernel": facts.get("kernel"),
+        "variance explained": f"{facts['explained']:.1%} by {keys} keys",
+        "filters": f"{facts['filters']:,}, of which {facts['kept']:,} kept; {pruned}",
+        "filters by key": ", ".join(f"{count:,}" for count in facts["filters by key"]),
+        "sha256": facts["sha256"],
+    }
 
-    if isinstance(bank, ComputedBank):
-        return bank.at(size or 7)
-    return bank if size is None else bank.select(kernel=size)
 
-
-def _draw(points: list[tuple[int, float]], title: str, path: Path) -> None:
-    import io
-
+def _draw(curves: Mapping[str, "Curve"], path: Path, asked: bool = True) -> None:
+    """Write curves as a picture and as CSV beside it; as CSV alone where nothing can be drawn and nobody asked."""
     from masterkey.atomic import write_all_atomically
     from masterkey.distill.curve import curve_csv, plot_curve
 
-    picture = io.BytesIO()
-    plot_curve({title: points}).savefig(picture, format="png", dpi=150)
-    write_all_atomically({path.with_suffix(".csv"): curve_csv(points), path: picture.getvalue()})
+    files = {path.with_suffix(".csv"): curve_csv(curves)}
+    try:
+        picture = io.BytesIO()
+        plot_curve(curves).savefig(picture, format="png", dpi=150)
+        files[path] = picture.getvalue()
+    except MasterkeyError as missing:
+        if asked:
+            raise
+        tell(f"no {path}: {missing}")
+    write_all_atomically(files)

@@ -152,7 +152,7 @@ def load_bank(
     """
     meant = parse_name(name)
     if revision is not None:
-        meant = _at(meant, revision, str(name))
+        meant = at_revision(meant, revision, str(name))
     if isinstance(meant, RemoteName):
         from .hub.access import Access
 
@@ -253,7 +253,7 @@ def _inside(path: str) -> bool:
     return path.isprintable() and all(part not in ("", ".", "..") for part in path.split("/"))
 
 
-def _at(meant: Name, revision: str, name: str) -> Name:
+def at_revision(meant: Name, revision: str, name: str) -> Name:
     """Return what is meant, at a revision that was given beside the name.
 
     Raises:

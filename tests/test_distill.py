@@ -257,9 +257,13 @@ def test_real_filters(data_dir):
 
 def test_the_curve_as_data_and_as_a_picture(tmp_path):
     curve = [(1, 0.25), (2, 0.5)]
-    assert curve_csv(curve) == b"keys,explained\n1,0.250000\n2,0.500000\n"
-    figure = plot_curve({"planted": curve})
-    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.25, 0.5]
+    assert curve_csv({"planted": curve}) == b"keys,explained,error\n1,0.250000,0.750000\n2,0.500000,0.500000\n"
+    assert curve_csv({"a": curve[:1], "b": curve[1:]}) == (
+        b"filters,keys,explained,error\na,1,0.250000,0.750000\nb,2,0.500000,0.500000\n"
+    )
+    axes = plot_curve({"planted": curve}).axes[0]
+    assert axes.lines[0].get_ydata().tolist() == [0.75, 0.5]
+    assert "error" in axes.get_ylabel()
 
 
 def test_the_command(tmp_path, capsys):
@@ -272,7 +276,7 @@ def test_the_command(tmp_path, capsys):
     assert facts["sha256"] == result.bank.sha256
     assert facts["explained"] == result.explained == pytest.approx(dict(facts["curve"])[4], abs=1e-5)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert picture.with_suffix(".csv").read_text().startswith("keys,explained\n1,")
+    assert len(picture.with_suffix(".csv").read_text().splitlines()) == 33
     assert run(["distill", str(bank), "-o", str(keys), "--kernel", "5"]) == 1
     assert "leaves none of the 2 layers" in capsys.readouterr().err
     assert run(["distill", str(bank), "-o", str(keys), "--method", "best"]) == 2

@@ -20,6 +20,7 @@ from masterkey.build import build_bank
 from masterkey.card import card_text
 from masterkey.catalog import find_recipe, published_recipes
 from masterkey.cli.main import run
+from masterkey.distill import Distilled, distill
 from masterkey.errors import BankFormatError, PublishError
 from masterkey.extract import from_state_dict
 from masterkey.hub.publish import check_repo_id, read_folder
@@ -395,3 +396,56 @@ def save(built: Path, name: str, **about: object) -> Path:
     save_file(layers, built / "source.safetensors")
     bank = build_bank(find_recipe(name), source=built / "source.safetensors", pinned=False)
     return Bank(bank.layers, replace(bank.metadata, **about)).save_pretrained(built / name)
+
+
+# -- keys with their assignment -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def distilled(bank) -> Distilled:
+    return distill(bank.select(kernel=7), 2, "kmeans", random=None)
+
+
+def test_a_pushed_key_bank_takes_its_assignment_along(hub, shell, distilled, tmp_path):
+    done = shell("push", distilled.save_pretrained(tmp_path / "keys"), "org/keys", "--json", "--allow-degenerate")
+    assert done.returncode == 0, done.stderr
+    assert content(hub, "org/keys") == {*FILES, "assignment.csv"} == set(json.loads(done.stdout)["files"])
+    assert hub.read("org/keys", "assignment.csv") == distilled.assignment.to_csv()
+    assert len(hub.store.repositories["org/keys"].commits) == 2, "bank and assignment are one commit"
+
+
+def test_a_key_bank_from_python_comes_back_whole(hub, distilled, tmp_path):
+    distilled.save_pretrained(tmp_path / "keys")
+    code = (
+        "from masterkey.distill import Distilled\n"
+        f"keys = Distilled.from_pretrained({str(tmp_path / 'keys')!r})\n"
+        "keys.push_to_hub('org/whole', token='hf_reader', allow_degenerate=True)\n"
+        f"Distilled.from_pretrained('org/whole').save_pretrained({str(tmp_path / 'back')!r})"
+    )
+    done = hub.run("-c", code, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in (*FILES, "assignment.csv"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "keys" / name).read_bytes(), name
+
+
+def test_an_assignment_of_another_bank_is_refused_and_a_bank_without_one_is_not(bank, distilled, tmp_path):
+    keys = distilled.save_pretrained(tmp_path / "keys")
+    table = keys / "assignment.csv"
+    right = table.read_bytes()
+    table.write_bytes(right.replace(b",0,", b",1,", 1))
+    with pytest.raises(BankFormatError, match=r"assignment\.csv is damaged or of another bank"):
+        read_folder(keys, allow_degenerate=True)
+    table.unlink()
+    assert set(read_folder(keys, allow_degenerate=True)[1]) == FILES
+    plain = bank.save_pretrained(tmp_path / "plain")
+    (plain / "assignment.csv").write_bytes(right)
+    with pytest.raises(BankFormatError, match="was not distilled"):
+        read_folder(plain)
+    changed = distilled.bank.signed(1).save_pretrained(tmp_path / "changed")
+    (changed / "assignment.csv").write_bytes(right)
+    with pytest.raises(BankFormatError, match="was changed since by signed"):
+        read_folder(changed, allow_degenerate=True)
+    with pytest.raises(BankFormatError, match="the bank states"):
+        Distilled(distilled.bank, distill(bank.select(kernel=7), 3, "kmeans", random=None).assignment).save_pretrained(
+            tmp_path / "mixed"
+        )

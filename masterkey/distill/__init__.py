@@ -2,6 +2,7 @@
 
 from .assignment import Assignment
 from .distill import Prepared, distill, prepare
+from .kernels import by_kernel, distill_kernels
 from .keys import METHODS, explained
 from .match import match, mean_match
 from .pruning import Pruning, prune
@@ -13,7 +14,9 @@ __all__ = [
     "Distilled",
     "Prepared",
     "Pruning",
+    "by_kernel",
     "distill",
+    "distill_kernels",
     "explained",
     "match",
     "mean_match",

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..errors import BankFormatError
 from ..shapes import FilterTable, Shapes
 from .pruning import REASONS, Pruning
+from .structure import CHUNK
 
-ASSIGNMENT_NAME = "assignment.csv"
 COLUMNS = ("layer", "filter", "key", "a", "b", "error", "pruned")
 NO_KEY = -1
 
@@ -55,10 +55,13 @@ class Assignment:
 
     def to_csv(self) -> bytes:
         """The table as UTF-8 CSV; numbers in the fewest digits that read back the same float32."""
+        columns = (self.layer, self.index, self.key, self.a, self.b, self.error, self.verdict)
+        parts = zip(*(column.split(CHUNK) for column in columns), strict=True)
+        return b"".join((",".join(COLUMNS).encode() + b"\n", *(self._lines(part) for part in parts)))
+
+    def _lines(self, columns: Sequence[Tensor]) -> bytes:
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(COLUMNS)
-        columns = (self.layer, self.index, self.key, self.a, self.b, self.error, self.verdict)
         for layer, index, key, a, b, error, verdict in zip(*(column.tolist() for column in columns), strict=True):
             named = "" if key == NO_KEY else key
             rows.writerow((self.names[layer], index, named, f"{a:.9g}", f"{b:.9g}", f"{error:.9g}", REASONS[verdict]))
@@ -69,8 +72,8 @@ def assign(table: FilterTable, shapes: Shapes, keys: Tensor, pruning: Pruning) -
     """Give every filter the key, of (K, d) shapes, with the largest squared cosine."""
     cosines = torch.empty(len(shapes.unit))
     nearest = torch.empty(len(shapes.unit), dtype=torch.long)
-    for start in range(0, len(shapes.unit), 8192):
-        part = shapes.unit[start : start + 8192] @ keys.T
+    for start in range(0, len(shapes.unit), CHUNK):
+        part = shapes.unit[start : start + CHUNK] @ keys.T
         which = part.abs().argmax(1)
         nearest[start : start + len(part)] = which
         cosines[start : start + len(part)] = part.gather(1, which[:, None])[:, 0]

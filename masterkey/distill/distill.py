@@ -16,8 +16,9 @@ from .assignment import assign
 from .greedy import MOST
 from .keys import METHODS, KeysOf, explained
 from .pruning import Pruning, RandomRule, prune
-from .result import STEP, Distilled
-from .structure import is_random
+from .result import Distilled
+from .stated import STEP
+from .structure import CHUNK, is_random
 
 KEYS_NAME = "keys.weight"
 
@@ -88,13 +89,15 @@ def prepare(
     duplicates: float = 0.99,
     sign: bool = True,
     random: RandomRule | None = is_random,
+    sample: int | None = None,
 ) -> Prepared:
     """Prune a bank and train the method on what is left; the arguments are those of ``distill``."""
     if method not in METHODS:
         raise MasterkeyError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     table = filter_table(bank.layers, f"bank {bank.name}")
-    shapes = shapes_of(table.filters)
-    pruning = prune(table, shapes, dead=dead, duplicates=duplicates, sign=sign, random=random)
+    shapes = _shapes_in_chunks(table.filters)
+    options: dict[str, Any] = {"dead": dead, "duplicates": duplicates, "sign": sign, "random": random}
+    pruning = prune(table, shapes, **options, sample=sample, seed=seed)
     if not bool(pruning.kept.any()):
         counts = ", ".join(f"{count:,} {reason}" for reason, count in pruning.counts().items() if count)
         raise MasterkeyError(f"bank {bank.name}: nothing is left to distil; of its {len(table.filters):,}: {counts}")
@@ -105,6 +108,7 @@ def prepare(
         "duplicates": float(duplicates),
         "sign": sign,
         "random": random.__name__ if random else None,
+        **({} if sample is None else {"sample": sample}),
     }
     return Prepared(bank, table, shapes, pruning, METHODS[method](shapes.unit[pruning.kept], seed), parameters)
 
@@ -119,6 +123,7 @@ def distill(
     duplicates: float = 0.99,
     sign: bool = True,
     random: RandomRule | None = is_random,
+    sample: int | None = None,
 ) -> Distilled:
     """Distil a bank of one kernel size to a few keys, under ``f = a * key + b`` with any sign of a.
 
@@ -136,13 +141,20 @@ def distill(
         duplicates: see ``prune``.
         sign: see ``prune``.
         random: see ``prune``.
+        sample: find the keys from at most so many filters, drawn by ``seed``; all are assigned a key nevertheless.
 
     Raises:
-        MasterkeyError: several kernel sizes (``bank.select(kernel=7)`` chooses one), 1x1 filters, an unknown method,
-            or fewer filters left than keys.
+        MasterkeyError: several kernel sizes (``bank.select(kernel=7)`` chooses one, ``distill_kernels`` takes each),
+            1x1 filters, an unknown method, a sample of none, or fewer filters left than keys.
     """
-    prepared = prepare(bank, method, seed, dead=dead, duplicates=duplicates, sign=sign, random=random)
+    prepared = prepare(bank, method, seed, dead=dead, duplicates=duplicates, sign=sign, random=random, sample=sample)
     return prepared.distilled(keys)
+
+
+def _shapes_in_chunks(filters: Tensor) -> Shapes:
+    """``shapes_of`` without double-precision copies of all filters at a time."""
+    parts = [shapes_of(part) for part in filters.split(CHUNK)]
+    return Shapes(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _most(filters: int, method: str) -> int:

@@ -1,4 +1,4 @@
-"""Which filters to leave out before keys are sought, and why: dead, constant, random, near duplicates."""
+"""Which filters to leave out before keys are sought, and why: dead, constant, random, not drawn, near duplicates."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import MasterkeyError
 from ..shapes import FilterTable, Shapes
-from .structure import is_random
+from .structure import CHUNK, is_random
 
-REASONS = ("", "dead", "constant", "random", "duplicate")
-KEPT, DEAD, CONSTANT, RANDOM, DUPLICATE = range(len(REASONS))
+REASONS = ("", "dead", "constant", "random", "duplicate", "undrawn")
+KEPT, DEAD, CONSTANT, RANDOM, DUPLICATE, UNDRAWN = range(len(REASONS))
 _BLOCK = 2048
 
 RandomRule = Callable[[Tensor], Tensor]
@@ -28,9 +29,12 @@ class Pruning:
         return self.verdict == KEPT
 
     def counts(self) -> dict[str, int]:
-        """How many filters were left out for each reason, and how many are kept."""
+        """How many filters were left out for each reason, and how many are kept; ``undrawn`` only where some are."""
         counts = torch.bincount(self.verdict, minlength=len(REASONS)).tolist()
-        return {**dict(zip(REASONS[1:], counts[1:], strict=True)), "kept": counts[KEPT]}
+        left_out = dict(zip(REASONS[1:], counts[1:], strict=True))
+        if not left_out["undrawn"]:
+            del left_out["undrawn"]
+        return {**left_out, "kept": counts[KEPT]}
 
 
 def prune(
@@ -41,6 +45,8 @@ def prune(
     duplicates: float = 0.99,
     sign: bool = True,
     random: RandomRule | None = is_random,
+    sample: int | None = None,
+    seed: int = 0,
 ) -> Pruning:
     """Judge every filter; a filter gets the first reason that holds, in this order.
 
@@ -52,9 +58,17 @@ def prune(
         duplicates: of filters whose shapes have a cosine above this, only the first stays; 1 keeps all.
         sign: whether a filter counts as a duplicate of its negative too.
         random: tells which of (n, kh, kw) filters are without structure; None keeps them.
+        sample: of the filters that are neither dead nor constant nor random at most so many are drawn, each as likely
+            as any other; the rest count as ``undrawn``, and only those drawn are compared with each other.
+        seed: of the sample.
+
+    Raises:
+        MasterkeyError: a sample of no filter.
     """
+    if sample is not None and sample < 1:
+        raise MasterkeyError(f"a sample of {sample} filters; 1 is the least")
     verdict = torch.full((len(table.filters),), KEPT)
-    norms = table.filters.double().flatten(1).norm(dim=1)
+    norms = torch.cat([part.double().flatten(1).norm(dim=1) for part in table.filters.split(CHUNK)])
     for number in range(len(table.names)):
         members = table.layer == number
         verdict[members & ((norms == 0) | (norms < dead * norms[members].quantile(0.5)))] = DEAD
@@ -62,6 +76,10 @@ def prune(
     if random is not None:
         left = (verdict == KEPT).nonzero()[:, 0]
         verdict[left[random(table.filters[left])]] = RANDOM
+    if sample is not None:
+        left = (verdict == KEPT).nonzero()[:, 0]
+        order = torch.randperm(len(left), generator=torch.Generator().manual_seed(seed))
+        verdict[left[order[sample:]]] = UNDRAWN
     if duplicates < 1:
         left = (verdict == KEPT).nonzero()[:, 0]
         verdict[left[near_duplicates(shapes.unit[left], duplicates, sign)]] = DUPLICATE

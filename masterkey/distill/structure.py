@@ -6,6 +6,7 @@ from torch import Tensor
 SMALLEST = 5  # a kernel with a shorter side has too few neighbours for a verdict
 THRESHOLD = 2.0
 FEWEST = 4.0
+CHUNK = 8192  # filters at a time, which bounds the memory that double precision takes
 
 
 def spatial_order(planes: Tensor) -> Tensor:
@@ -53,6 +54,10 @@ def is_random(filters: Tensor) -> Tensor:
     """
     if min(filters.shape[1:]) < SMALLEST:
         return torch.zeros(len(filters), dtype=torch.bool)
+    return torch.cat([_is_random(part) for part in filters.split(CHUNK)])
+
+
+def _is_random(filters: Tensor) -> Tensor:
     centred = filters.double() - filters.double().mean((1, 2), keepdim=True)
     centred = centred / centred.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     energy = centred**2

@@ -1,6 +1,7 @@
 """Banks that are published as repositories: ``org/name``."""
 
 import logging
+from collections.abc import Callable
 
 from ..bank import Bank
 from ..errors import BankFormatError, HubError
@@ -23,6 +24,49 @@ def bank_of_repository(repo_id: str, revision: str | None, access: Access) -> Ba
         HubError: no such repository, or not in the cache and the network must not be used, or it arrived damaged.
         BankFormatError: what is published there is no bank, or no sound one.
     """
+    return _load(repo_id, revision, access)[0]
+
+
+def bank_with_file(
+    repo_id: str, revision: str | None, access: Access, name: str, check: Callable[[Bank, bytes], None]
+) -> tuple[Bank, bytes]:
+    """Load a published bank and another file of the same commit, which huggingface_hub's cache keeps too.
+
+    Args:
+        repo_id: the repository.
+        revision: a branch, a tag or a commit; None is ``main``.
+        access: cache, token, and whether the network may be used.
+        name: the other file.
+        check: raises ``BankFormatError`` for content that does not belong to the bank.
+
+    Raises:
+        HubError: see ``bank_of_repository``; or the repository has no such file.
+        BankFormatError: see ``bank_of_repository``; or what ``check`` says.
+    """
+    bank, at = _load(repo_id, revision, access)
+    file = HubFile(repo_id, at.commit, name, access)
+    if path := file.cached():
+        data = path.read_bytes()
+        try:
+            check(bank, data)
+            return bank, data
+        except BankFormatError:
+            if access.offline or file.is_as_published(path):
+                raise
+            _log.warning("%s is damaged in the cache and is fetched again", file.name)
+            file.forget()
+    elif access.offline:
+        raise HubError(f"{file.name} is not in the cache, and {access.offline}, so it was not fetched")
+    elif name not in at.repository().files:
+        raise HubError(f"{repo_id} holds no {name}; the bank alone can still be used")
+    with file.whole() as path:
+        data = path.read_bytes()
+    check(bank, data)
+    return bank, data
+
+
+def _load(repo_id: str, revision: str | None, access: Access) -> tuple[Bank, Pinned]:
+    """Return the bank, verified, and the commit that it is from."""
 
     def file_at(commit: str) -> HubFile:
         return HubFile(repo_id, commit, WEIGHTS_NAME, access)
@@ -33,7 +77,7 @@ def bank_of_repository(repo_id: str, revision: str | None, access: Access) -> Ba
     file = file_at(at.commit)
     if path := file.cached():
         try:
-            return check_known(Bank(*read(path)))
+            return check_known(Bank(*read(path))), at
         except BankFormatError as error:
             if access.offline or file.is_as_published(path):
                 raise _no_bank(repo_id, error) from error
@@ -44,7 +88,7 @@ def bank_of_repository(repo_id: str, revision: str | None, access: Access) -> Ba
         try:
             if METADATA_KEY not in read_header(path).metadata:
                 raise _not_a_bank(repo_id)
-            return check_known(Bank(*read(path)))
+            return check_known(Bank(*read(path))), at
         except BankFormatError as error:
             raise _no_bank(repo_id, error) from error
 

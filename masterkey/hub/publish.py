@@ -70,18 +70,22 @@ def read_folder(folder: Path, repo_id: str = FOLDER, allow_degenerate: bool = Fa
     """Verify a bank's folder in full and return the bank with the files to publish, sizes and all.
 
     ``README.md`` and ``LICENSE`` go up as they are in the folder, the repository's name filled in; all else is
-    written anew from what was verified.
+    written anew from what was verified. The ``assignment.csv`` of a distilled bank goes with it, if it is there.
 
     Raises:
-        BankFormatError: it holds no sound bank.
+        BankFormatError: it holds no sound bank, or an ``assignment.csv`` that is not that bank's.
         QualityError: the bank does not pass the gate, and ``allow_degenerate`` is not given.
         PublishError: ``config.json`` or the card contradict the bank, or a file cannot be read.
     """
     from ..bank import Bank
+    from ..distill.stated import ASSIGNMENT_NAME, check_assignment
 
     bank = Bank(*read(folder / WEIGHTS_NAME))
     files = bank_files(bank, where=repo_id)
     try:
+        if (table := folder / ASSIGNMENT_NAME).exists():
+            check_assignment(bank.metadata, data := table.read_bytes(), str(table))
+            files = {ASSIGNMENT_NAME: data, **files}
         for name in (CARD_NAME, LICENCE_NAME):
             if (folder / name).exists():
                 text = (folder / name).read_text(encoding="utf-8")
