@@ -1,10 +1,11 @@
-"""Planted truth for the quality verdicts: banks with known dead, duplicated and random layers, at three noise levels.
+"""Planted truth at three noise levels: degenerate layers, filters to prune (``planted_filters``), and families.
 
-Good layers hold Gaussians and their first and second derivatives, turned and stretched at random. Dead layers are
-good ones with 60 to 95 % of the filters set to zero; duplicated layers hold one filter at random strengths, or
-equally strong; random layers are drawn from a normal or a uniform distribution. Noise is added to every filter, its
-deviation a share of the layer's root mean square weight. The generator shares no code with the detector. Its
-limits were set on other seeds; these were used for nothing else.
+Families are those of ``planted_families``. Good layers hold Gaussians and their first and second derivatives, turned
+and stretched at random. Dead layers are good ones with 60 to 95 % of the filters set to zero; duplicated layers hold
+one filter at random strengths, or equally strong; random layers are drawn from a normal or a uniform distribution.
+Noise is added to every filter, its deviation a share of the layer's root mean square weight. The generators share no
+code with the detectors. Their limits were set on other seeds; these were used for nothing else. Parts that the result
+file holds are not computed again: delete it to have all made anew.
 
 python -m masterkey.benchmarks.planted
 """
@@ -12,6 +13,7 @@ python -m masterkey.benchmarks.planted
 import argparse
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from torch import Tensor
 
 from masterkey import Bank
 from masterkey.analysis.quality import assess
+from masterkey.atomic import write_atomically
 from masterkey.metadata import Layer, Metadata, Source
 
+from . import planted_families, planted_filters
 from .measure import describe_machine
 
 NOISE = (0.003, 0.01, 0.1)
@@ -98,18 +102,35 @@ def score(noise: float, kernel: int, banks: int = BANKS, first_seed: int = FIRST
     return {**found, "mistakes": wrong}
 
 
+def scores() -> dict[str, Any]:
+    """All kernels and noise levels of the degenerate layers."""
+    return {
+        "banks": BANKS,
+        "layers_of_a_bank": LAYERS,
+        "seeds": [FIRST_SEED, FIRST_SEED + BANKS - 1],
+        "noise": {str(noise): {f"{kernel}x{kernel}": score(noise, kernel) for kernel in KERNELS} for noise in NOISE},
+    }
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "layers": scores,
+    "filters": planted_filters.scores,
+    "families": planted_families.scores,
+}
+
+
 def main() -> None:
-    """Score, print and record."""
+    """Score, print and record; parts that the file holds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/planted.json"))
     options = parser.parse_args()
-    result: dict[str, Any] = {"machine": describe_machine(), "banks": BANKS, "layers_of_a_bank": LAYERS}
-    result["seeds"] = [FIRST_SEED, FIRST_SEED + BANKS - 1]
-    result["noise"] = {
-        str(noise): {f"{kernel}x{kernel}": score(noise, kernel) for kernel in KERNELS} for noise in NOISE
-    }
-    print(json.dumps(result["noise"], indent=2))
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    result: dict[str, Any] = json.loads(options.output.read_text()) if options.output.exists() else {}
+    result["machine"] = describe_machine()
+    for part, scored in PARTS.items():
+        if part not in result:
+            result[part] = scored()
+            write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
+            print(json.dumps({part: result[part]}, indent=1), flush=True)
 
 
 if __name__ == "__main__":
