@@ -67,7 +67,9 @@ def apply_arm(model: nn.Module, config: RunConfig, store: ResultStore) -> Arm:
         raise BenchmarkError(f"arm {arm.name}: unknown initial {arm.initial!r}; known: pretrained, weight-selection")
     if arm.bank is None:
         return Arm(model, None, None)
-    bank = load_arm_bank(arm, store)
+    # the closed form draws depthwise filters only; of other kinds a fresh draw is what the network begins with
+    fresh = arm.bank == "random" and arm.kind != "depthwise"
+    bank = Bank.from_model(model, arm.kind) if fresh else load_arm_bank(arm, store)
     report = masterkey.inject(model, bank, **{"seed": config.seed, **arm.inject})
     if not arm.bias:
         _freeze_biases(model)

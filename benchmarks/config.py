@@ -9,6 +9,9 @@ from masterkey.errors import MasterkeyError
 from masterkey.metadata import canonical_json
 from masterkey.rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
 
+# seconds of a run between two checkpoints: the most that a kill costs
+CHECKPOINT_EVERY = 120.0
+
 
 class BenchmarkError(MasterkeyError):
     """An experiment, data set or result folder that cannot be used as it is."""

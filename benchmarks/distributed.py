@@ -1,12 +1,15 @@
 """One run on several devices: which processes there are, and who does which share of a batch.
 
-Start as ``torchrun --nproc-per-node N -m ...``; without torchrun there is one process, and nothing here costs anything.
+Start as ``torchrun --nproc-per-node N -m masterkey.benchmarks.run_one ...``; without torchrun there is one process, and
+nothing here costs anything.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,6 +42,13 @@ class Group:
             dist.all_reduce(figures)
         return figures
 
+    def tell(self, what: object = None) -> Any:
+        """Return what the first process tells; the others, whose own ``what`` does not count, wait for it."""
+        told = [what]
+        if self.size > 1:
+            dist.broadcast_object_list(told, 0, device=self.device)
+        return told[0]
+
     def parallel(self, model: nn.Module) -> nn.Module:
         """Return ``model`` such that its gradients are means over the processes."""
         if self.size == 1:
@@ -54,7 +64,10 @@ class Group:
 
 @contextmanager
 def process_group(device: str) -> Iterator[Group]:
-    """Join the processes that torchrun started; ``cuda`` then is the device of this process' local rank."""
+    """Join the processes that torchrun started; ``cuda`` then is the device of this process' local rank.
+
+    Inside another such block, the group is that block's.
+    """
     chosen = torch.device(device)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -63,8 +76,17 @@ def process_group(device: str) -> Iterator[Group]:
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    if dist.is_initialized():
+        yield Group(dist.get_rank(), size, chosen)
+        return
+    # they may have to wait for the first one, and it for a sweep elsewhere; that one of them has died is seen at once
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(days=1))
     try:
         yield Group(dist.get_rank(), size, chosen)
     finally:
         dist.destroy_process_group()
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Whether an error says that another process of the group is gone, which is no fault of the run."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))

@@ -7,18 +7,19 @@ from torch import Tensor, nn
 from .augment import center_crop
 from .config import TrainConfig
 from .distributed import Group
+from .feed import Feed
 
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module, images: Tensor, labels: Tensor, pixels: int, config: TrainConfig, group: Group
+    network: nn.Module, images: Feed, labels: Tensor, pixels: int, config: TrainConfig, group: Group
 ) -> tuple[float, float]:
     """Return the mean loss and the top-1 accuracy in percent; the network is left in evaluation mode.
 
     Args:
         network: gives (B, classes); every process evaluates its part with the first process' buffers.
-        images: uint8 (n, s, s, 3) on the group's device.
-        labels: int64 (n,) likewise.
+        images: n pictures for the group's device.
+        labels: int64 (n,) on it.
         pixels: side of the centre that the network sees.
         config: ``batch_size``, ``amp`` and ``channels_last``.
         group: the processes.
@@ -28,11 +29,12 @@ def evaluate(
     start, stop = (len(labels) * rank // group.size for rank in (group.rank, group.rank + 1))
     sums = torch.zeros(2, dtype=torch.float64, device=group.device)
     for first in range(start, stop, config.batch_size):
-        part = slice(first, min(first + config.batch_size, stop))
+        last = min(first + config.batch_size, stop)
         with autocast(config, group.device):
-            logits = network(center_crop(images[part], pixels).contiguous(memory_format=memory_format(config)))
-        sums[0] += F.cross_entropy(logits.float(), labels[part], reduction="sum")
-        sums[1] += (logits.argmax(1) == labels[part]).sum()
+            pictures = center_crop(images.part(first, last), pixels)
+            logits = network(pictures.contiguous(memory_format=memory_format(config)))
+        sums[0] += F.cross_entropy(logits.float(), labels[first:last], reduction="sum")
+        sums[1] += (logits.argmax(1) == labels[first:last]).sum()
     loss, correct = group.sum(sums).tolist()
     return loss / len(labels), 100 * correct / len(labels)
 

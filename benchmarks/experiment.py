@@ -2,17 +2,20 @@
 
 import difflib
 import itertools
-import tomllib
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+from masterkey.names import expanded
+
 from .config import BenchmarkError, RunConfig, run_config
+from .experiment_file import SIZES, absolute, built_in_names, is_path, read_built_in, read_own
 from .store import ResultStore
 
-SIZES = ("smoke", "small", "paper")
+__all__ = ["SIZES", "Experiment", "Planned", "experiment_names", "load_experiment"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment at one size; ``shows`` is what the paper says it should show."""
+    """An experiment at one size; ``shows`` is what the paper says it should show.
+
+    ``file`` is where it comes from, None if it is built in; ``options`` are those of the command line that chose its
+    targets or changed its runs.
+    """
 
     name: str
     size: str
@@ -41,11 +48,20 @@ class Experiment:
     shows: str
     layout: str
     raw: Mapping[str, Any]
+    file: str | None = None
+    options: tuple[str, ...] = ()
 
     @property
     def targets(self) -> list[str]:
         """Keys of the data sets that the arms are trained on."""
         return list(self.raw["targets"])
+
+    @property
+    def data_names(self) -> list[str]:
+        """Names of all data sets that are learnt from, sources included, sorted."""
+        sources = {str(arm.get(key, "")).partition("@")[0] for arm in self.arms for key in ("bank", "teacher")}
+        keys = {*self.targets, *(name.removeprefix("scratch:") for name in sources if name.startswith("scratch:"))}
+        return sorted({str(self._data(key)[0]["name"]) for key in keys if key})
 
     @property
     def models(self) -> list[str]:
@@ -71,27 +87,52 @@ class Experiment:
         """The arms, those with ``vary`` spread out into one for each value."""
         return [arm for entry in self.raw["arms"] for arm in _spread(entry)]
 
+    def command(self, verb: str, *options: str) -> str:
+        """Return the command line ``masterkey bench VERB`` on this experiment, quoted for a shell."""
+        words = ["masterkey", "bench", verb, self.file or self.name, "--size", self.size, *self.options, *options]
+        return shlex.join(words)
+
+    def with_batch_size(self, batch_size: int | None) -> "Experiment":
+        """Return the experiment with this batch size for every run, sources too; as it is where None is given.
+
+        These are other runs, with ids of their own.
+        """
+        if batch_size is None:
+            return self
+        raw = deepcopy(dict(self.raw))
+        tables = [raw, *raw.get("data", {}).values(), *raw["arms"]]
+        for table in tables:
+            if table is raw or "batch_size" in table.get("train", {}):
+                table["train"] = {**table.get("train", {}), "batch_size": batch_size}
+        return replace(self, raw=raw, options=(*self.options, "--batch-size", str(batch_size)))
+
     def only(
         self, *, arms: Collection[str] = (), targets: Collection[str] = (), models: Collection[str] = ()
     ) -> "Experiment":
         """Return the part of the experiment with these arms, targets and networks; all of a kind where none is named.
 
-        ``fig`` also means the arms ``fig/1``, ``fig/2``. What the part needs of the rest, it still plans.
+        ``fig`` also means the arms ``fig/1``, ``fig/2``. What the part needs of the rest, it still plans. A target may
+        be a data set of one's own: a folder, beginning with ``.``, ``/`` or ``~``, or a repository of the Hub,
+        ``org/name``. It has the experiment's recipe, and its key is the name as given.
 
         Raises:
             BenchmarkError: a name that the experiment does not have; near names are given.
         """
         named = [str(arm["name"]) for arm in self.arms]
+        own = [target for target in targets if target not in self.targets and ("/" in target or is_path(target))]
         self._check("arm", arms, list(dict.fromkeys([*named, *(name.split("/")[0] for name in named)])))
-        self._check("target", targets, self.targets)
+        self._check("target", [target for target in targets if target not in own], self.targets)
         self._check("model", models, self.models)
         kept = [arm for arm in self.arms if not arms or {str(arm["name"]), str(arm["name"]).split("/")[0]} & {*arms}]
+        places = {target: {"name": absolute(target, Path.cwd())} for target in own}
         part = {
             "arms": kept,
-            "targets": [target for target in self.targets if not targets or target in targets],
+            "targets": [*(target for target in self.targets if not targets or target in targets), *dict.fromkeys(own)],
             "models": [model for model in self.models if not models or model in models],
+            "data": {**places, **self.raw.get("data", {})},
         }
-        return replace(self, raw={**self.raw, **part})
+        options = [word for target in targets for word in ("--target", target)]
+        return replace(self, raw={**self.raw, **part}, options=(*self.options, *options))
 
     def _check(self, what: str, names: Collection[str], known: Collection[str]) -> None:
         for name in names:
@@ -196,43 +237,27 @@ def _add(planned: dict[str, Planned], run: Planned) -> None:
 
 
 def experiment_names() -> list[str]:
-    """Return the names of all experiments, sorted."""
-    folder = files("masterkey.benchmarks") / "experiments"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    """Return the names of all experiments that come with masterkey, sorted."""
+    return built_in_names()
 
 
 def load_experiment(name: str, size: str) -> Experiment:
-    """Load an experiment at one of ``SIZES``.
+    """Load an experiment at one of ``SIZES``: by its name, or from a TOML file (``./mine.toml``).
 
     Raises:
-        BenchmarkError: no such experiment (near names are given) or size, or a file that lacks something.
+        BenchmarkError: no such experiment (near names are given), file or size, or a file that lacks something.
     """
     names = experiment_names()
-    if name not in names:
+    if name in names:
+        raw, file = read_built_in(name, size), None
+    elif is_path(name):
+        path = expanded(name)
+        name, raw, file = path.stem, read_own(path, size), name
+    else:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
         raise BenchmarkError(f"no experiment named {name[:80]!r}; {hint}")
-    text = (files("masterkey.benchmarks") / "experiments" / f"{name}.toml").read_text(encoding="utf-8")
-    raw = tomllib.loads(text)
-    sizes = raw.pop("sizes", {})
-    if size not in SIZES or size not in sizes:
-        raise BenchmarkError(f"experiment {name} has no size {size!r}; it has {', '.join(sizes)}")
-    merged = _merge(raw, sizes[size])
-    missing = [
-        key for key in ("title", "shows", "layout", "targets", "models", "arms", "seeds", "lrs") if key not in merged
-    ]
-    if missing:
-        raise BenchmarkError(f"experiment {name} does not say {', '.join(missing)}")
-    return Experiment(name, size, merged["title"], merged["shows"], merged["layout"], merged)
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``over`` over ``base``: tables are merged, everything else is replaced."""
-    merged = deepcopy(dict(base))
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else deepcopy(value)
-    return merged
+    return Experiment(name, size, raw["title"], raw["shows"], raw["layout"], raw, file)
 
 
 def _spread(arm: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

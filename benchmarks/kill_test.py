@@ -3,8 +3,10 @@
 python -m masterkey.benchmarks.kill_test --kills 100 --seed 0
 
 Half of the kills come at any moment, and hit the sweep alone, so that what it started has to see to itself. The others
-are aimed at a write: they come when a file that is being written is seen, and hit all of its processes. A kill counts
-as one inside a write when that file is still there afterwards, half written or not yet in its place.
+are aimed at a write, half of them at that of a checkpoint and half at that of a result or of weights: they come when a
+file that is being written is seen, and hit all of its processes. A kill counts as one inside a write when that file is
+still there afterwards, half written or not yet in its place. The runs of the sweep have a few steps each, so they write
+a checkpoint after every one.
 """
 
 import argparse
@@ -37,10 +39,14 @@ _WRITES_PASSED = 4  # at most so many writes are let through before one is hit
 
 @dataclass
 class Outcome:
-    """What was done: ``kills``, of which ``inside_write`` hit a write; ``completed`` sweeps came to their end."""
+    """What was done: ``kills``, of which ``inside_write`` hit a write; ``completed`` sweeps came to their end.
+
+    ``inside_checkpoint`` of them hit a checkpoint's, the others a result's or that of weights.
+    """
 
     kills: int = 0
     inside_write: int = 0
+    inside_checkpoint: int = 0
     completed: int = 0
 
 
@@ -79,7 +85,12 @@ def kill_sweeps(
         if killed:
             outcome.kills += 1
             outcome.inside_write += bool(half - before)
-            print(f"{outcome.kills} killed, {outcome.inside_write} in a write, {len(seen)} results", file=sys.stderr)
+            outcome.inside_checkpoint += any(_is_checkpoint(path, store.root) for path in half - before)
+            print(
+                f"{outcome.kills} killed, {outcome.inside_write} in a write, {outcome.inside_checkpoint} in that of a "
+                f"checkpoint, {len(seen)} results",
+                file=sys.stderr,
+            )
             continue
         if process.returncode != 0 or len(seen) != len(reference) or half:
             raise BenchmarkError(
@@ -101,10 +112,12 @@ def metrics_of(store: ResultStore) -> dict[str, str]:
 def _kill(process: subprocess.Popen, root: Path, rng: random.Random, seconds: float) -> bool:
     """Kill the sweep at a random moment, or in a random write; returns whether it had not ended by itself."""
     aimed, deadline = rng.random() < 0.5, time.monotonic() + rng.uniform(0, seconds)
+    at_checkpoint = rng.random() < 0.5
     to_pass, before, passed = rng.randrange(_WRITES_PASSED), set(_half_written(root)), set[Path]()
     while process.poll() is None:
         if aimed:
-            passed.update(set(_half_written(root)) - before)
+            new = set(_half_written(root)) - before
+            passed.update(path for path in new if _is_checkpoint(path, root) == at_checkpoint)
             if len(passed) > to_pass:
                 break
         elif time.monotonic() > deadline:
@@ -132,6 +145,10 @@ def _kill_tree(pid: int) -> None:
 def _half_written(root: Path) -> Iterator[Path]:
     for folder in (root / "runs", root / "partial", *_entries(root / "kept")):
         yield from (entry for entry in _entries(folder) if entry.name.endswith(".partial"))
+
+
+def _is_checkpoint(path: Path, root: Path) -> bool:
+    return path.parent == root / "partial"
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -171,13 +188,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--experiment", default="arms")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--checkpoint-every", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/kill_test.json"))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", file=sys.stderr)
 
     def command(results: Path) -> list[str]:
         sweep = ["bench", "run", arguments.experiment, "--size", "smoke", "--results", str(results)]
-        return [sys.executable, "-m", "masterkey.cli.main", *sweep, "--jobs", str(arguments.jobs)]
+        options = ["--jobs", str(arguments.jobs), "--checkpoint-every", str(arguments.checkpoint_every)]
+        return [sys.executable, "-m", "masterkey.cli.main", *sweep, *options]
 
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -108,9 +108,11 @@ def describe_run(result: Mapping[str, Any], asked: Sequence[str]) -> dict[str, s
     if not machine:
         return {**facts, "failed": f"{metrics['error']}: {metrics['message']}"}
     rows = (metrics["injection"] or {}).get("rows", [])
+    skipped = metrics.get("skipped_pictures", ())
     return {
         **facts,
         "pictures": f"{metrics['train_pictures']:,} learnt from, {metrics['evaluated_pictures']:,} judged on",
+        "left out": f"{len(skipped):,} pictures that cannot be decoded" if skipped else None,
         "classes": str(metrics["classes"]),
         "bank sha256": metrics["bank_sha256"],
         "filled": f"{sum(bool(row['sources']) for row in rows)} of {len(rows)} layers" if rows else None,

@@ -125,7 +125,8 @@ class RayWorkers:
         results = [self._setup.store.run_path(source).read_bytes() for source in sources]
         weights = [self._put(source) for source in sources]
         checkpoint = f"{self._sweep}-{task.run.config.id}.pt"
-        setup = (self._setup.device, self._setup.threads)
+        # the store, which is no task's to write to, stays here
+        setup = replace(self._setup, store=ResultStore(Path()))
         self._tasks[self._remote.remote(task.run.config, setup, checkpoint, sources, results, *weights)] = task
 
     def _put(self, source: str) -> Any:
@@ -176,22 +177,28 @@ def _one_line(error: Exception) -> str:
 
 def _compute(
     config: RunConfig,
-    setup: tuple[str, int],
+    setup: Setup,
     checkpoint: str,
     sources: list[str],
     results: list[bytes],
     *weights: bytes,
 ) -> Finished:
     """What a task does, on any node: it sees only what it is given, and writes only in the node's scratch folder."""
-    device, threads = setup
-    torch.set_num_threads(threads)
+    torch.set_num_threads(setup.threads)
     path = Path(tempfile.gettempdir()) / f"masterkey-ray-{os.getuid()}" / checkpoint
     with tempfile.TemporaryDirectory() as folder:
         store = ResultStore(Path(folder))
         for source, result, state in zip(sources, results, weights, strict=True):
             write_atomically(store.kept_path(source) / WEIGHTS_NAME, state)
             write_atomically(store.run_path(source), result)
-        finished = compute_run(config, store, checkpoint=path, device=device)
+        finished = compute_run(
+            config,
+            store,
+            checkpoint=path,
+            device=setup.device,
+            checkpoint_every=setup.checkpoint_every,
+            skip_corrupt=setup.skip_corrupt,
+        )
     canonical_json(finished.metrics)  # what cannot be recorded shall fail here
     path.unlink(missing_ok=True)
     return replace(finished, machine={**finished.machine, "ray_node": ray.get_runtime_context().get_node_id()})

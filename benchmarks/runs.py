@@ -1,5 +1,6 @@
 """Do one run: data, arm, training, result."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import masterkey
 from masterkey.atomic import write_atomically
 
 from .arms import build_arm
-from .config import BenchmarkError, RunConfig
+from .config import CHECKPOINT_EVERY, BenchmarkError, RunConfig
 from .data import load_data
 from .measure import describe_machine
 from .store import WEIGHTS_NAME, ResultStore
@@ -38,16 +39,29 @@ def do_run(
     store: ResultStore,
     *,
     device: str = "cpu",
+    checkpoint_every: float = CHECKPOINT_EVERY,
+    skip_corrupt: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> None:
     """Train one arm with one seed and record it; a run that was broken off goes on from its checkpoint.
+
+    The arguments are those of ``compute_run``.
 
     Raises:
         MasterkeyError: data, arm or training cannot be used as described.
         SaveError: the result cannot be written; the checkpoint stays.
     """
     partial = store.partial_path(config.id)
-    record_run(config, compute_run(config, store, checkpoint=partial, device=device, on_epoch=on_epoch), store)
+    finished = compute_run(
+        config,
+        store,
+        checkpoint=partial,
+        device=device,
+        checkpoint_every=checkpoint_every,
+        skip_corrupt=skip_corrupt,
+        on_epoch=on_epoch,
+    )
+    record_run(config, finished, store)
     partial.unlink(missing_ok=True)
 
 
@@ -57,26 +71,38 @@ def compute_run(
     *,
     checkpoint: Path,
     device: str = "cpu",
+    checkpoint_every: float = CHECKPOINT_EVERY,
+    skip_corrupt: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Finished:
-    """Train one arm with one seed, on any machine.
+    """Train one arm with one seed, on any machine; in all the processes that torchrun started.
 
     Args:
         config: the run.
         store: holds the runs whose filters or weights are taken; nothing is written to it.
         checkpoint: how far the run is; written while it is trained, and left there.
         device: ``cpu``, ``cuda``, ``cuda:1``.
+        checkpoint_every: seconds between two checkpoints.
+        skip_corrupt: leave out the pictures that cannot be decoded, and name them in ``metrics``.
         on_epoch: called after every epoch.
 
     Raises:
         MasterkeyError: data, arm or training cannot be used as described.
     """
     start = time.perf_counter()
-    data = load_data(config.data)
+    data = load_data(config.data, skip_corrupt=skip_corrupt)
     arm = build_arm(config, len(data.classes), store)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     outcome = train(
-        arm.model, data, config.train, seed=config.seed, device=device, checkpoint=checkpoint, on_epoch=on_epoch
+        arm.model,
+        data,
+        config.train,
+        seed=config.seed,
+        device=device,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        on_epoch=on_epoch,
+        began=start,
     )
     moved = masterkey.verify(arm.model) if _frozen(config) else []
     if moved:
@@ -91,13 +117,16 @@ def compute_run(
         "curve": [epoch.to_dict() for epoch in outcome.curve],
         "top1": outcome.top1,
     }
+    if data.skipped:
+        metrics["skipped_pictures"] = list(data.skipped)
     machine = {
         **describe_machine(),
         "device": device if device == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
-        "seconds": round(time.perf_counter() - start, 2),
+        "seconds": round(outcome.earlier_seconds + time.perf_counter() - start, 2),
         "epoch_seconds": [round(seconds, 3) for seconds in outcome.epoch_seconds],
         "peak_memory": outcome.peak_memory,
+        **_processes(),
     }
     return Finished(metrics, machine, _to_safetensors(arm.model) if config.is_source else None)
 
@@ -123,3 +152,9 @@ def _frozen(config: RunConfig) -> bool:
 
 def _to_safetensors(model: torch.nn.Module) -> bytes:
     return bytes(save({name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}))
+
+
+def _processes() -> dict[str, int]:
+    """How many processes shared the run, if there were several: that decides the last bits of its figures."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    return {"processes": size} if size > 1 else {}

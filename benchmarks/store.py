@@ -11,6 +11,7 @@ from masterkey.atomic import write_atomically
 from masterkey.metadata import canonical_json
 
 from .config import BenchmarkError, RunConfig
+from .schema import problem_of_failure, problem_of_result
 
 VERSION = 1
 WEIGHTS_NAME = "weights.safetensors"
@@ -46,20 +47,19 @@ class ResultStore:
         """Return a finished run as ``{"version", "metrics", "machine"}``, or None if it is not finished.
 
         Raises:
-            BenchmarkError: the file is there, but not of this version or not of this run; it is left alone.
+            BenchmarkError: the file is there, but not of this version or configuration, or not whole; it is left alone.
         """
         path = self.run_path(run_id)
-        try:
-            result = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        result = _read(path)
+        if result is None:
             return None
-        except (OSError, ValueError) as error:
-            raise BenchmarkError(f"{path} cannot be read ({error}); move it away to run it again") from error
-        if not isinstance(result, dict) or result.get("version") != VERSION:
-            found = result.get("version") if isinstance(result, dict) else type(result).__name__
-            raise BenchmarkError(f"{path} is of version {found}, this harness writes {VERSION}; use another folder")
-        if result["metrics"]["id"] != run_id:
-            raise BenchmarkError(f"{path} holds run {result['metrics']['id']}; results are never renamed")
+        if result.get("version") != VERSION:
+            found = result.get("version")
+            raise BenchmarkError(
+                f"{path} is of version {found!r:.40}, this harness writes {VERSION}; use another folder"
+            )
+        if problem := problem_of_result(result, run_id):
+            raise BenchmarkError(f"{path} {problem}; move it away to run it again")
         return result
 
     def is_usable(self, run_id: str) -> bool:
@@ -92,11 +92,15 @@ class ResultStore:
         write_atomically(self.failed_path(config.id), (canonical_json(failure) + "\n").encode())
 
     def read_failure(self, run_id: str) -> dict[str, Any] | None:
-        """Return how a run failed, or None if it did not."""
+        """Return how a run failed, or None if it did not.
+
+        Raises:
+            BenchmarkError: the file is there, but is no record of that run; it is left alone.
+        """
         path = self.failed_path(run_id)
-        if not path.exists():
-            return None
-        failure: dict[str, Any] = json.loads(path.read_bytes())
+        failure = _read(path)
+        if failure is not None and (problem := problem_of_failure(failure, run_id)):
+            raise BenchmarkError(f"{path} {problem}; remove it to run it again")
         return failure
 
     def run_ids(self) -> list[str]:
@@ -106,6 +110,18 @@ class ResultStore:
     def failed_ids(self) -> list[str]:
         """Return the ids of all failed runs, sorted."""
         return _ids(self.root / "failed")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BenchmarkError(f"{path} cannot be read ({error}); move it away to run it again") from error
+    if not isinstance(content, dict):
+        raise BenchmarkError(f"{path} holds no record of a run but a {type(content).__name__}; move it away")
+    return content
 
 
 def _ids(folder: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Do everything that an experiment plans: resumable at any moment, and never twice."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,7 @@ from typing import Any
 from masterkey.errors import SaveError
 
 from .claim import is_claimed, settled
-from .config import BenchmarkError
+from .config import CHECKPOINT_EVERY, BenchmarkError
 from .experiment import Experiment, Planned
 from .store import ResultStore
 from .workers import ProcessWorkers, Report, Setup, State, Workers
@@ -67,6 +68,8 @@ def run_sweep(
     retry_failed: bool = False,
     ray: str | None = None,
     gpus: float = 0.0,
+    checkpoint_every: float = CHECKPOINT_EVERY,
+    skip_corrupt: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Summary:
     """Do what is missing of an experiment. The same call after a kill goes on where it stopped.
@@ -83,16 +86,21 @@ def run_sweep(
         retry_failed: try again what failed earlier.
         ray: address of a Ray cluster to do it on, instead of ``jobs``.
         gpus: the share of a GPU that a run takes there.
+        checkpoint_every: seconds of a run between two checkpoints.
+        skip_corrupt: leave out the pictures that cannot be decoded; the result names them.
         on_progress: called whenever a run starts an epoch or ends.
 
     Raises:
-        BenchmarkError: a result that cannot be used is in the folder; a device that does not exist; no Ray.
+        BenchmarkError: a result that cannot be used is in the folder; a device that does not exist; no Ray;
+            started by torchrun.
         SaveError: results cannot be written (a full disk). What was written before is whole.
     """
+    _refuse_torchrun()
     if device != "cpu" and ray is None:
         _check_device(device)
-    setup = Setup(store, device, threads, gpus, retry_before=time.time() if retry_failed else None)
-    sweep = _Sweep(experiment, setup, on_progress)
+    retry_before = time.time() if retry_failed else None
+    setup = Setup(store, device, threads, gpus, retry_before, checkpoint_every, skip_corrupt)
+    sweep = Sweep(experiment, setup, on_progress)
     with _workers(setup, jobs, ray) as workers:
         sweep.complete(workers)
     return sweep.summary
@@ -125,8 +133,8 @@ class _Scores(ResultStore):
         return {"metrics": {"top1": self.known[run_id]}}
 
 
-class _Sweep:
-    """The state of a sweep: what is running, and what has become of the others."""
+class Sweep:
+    """The state of a sweep: what is running, and what has become of the others. See ``run_sweep``."""
 
     def __init__(self, experiment: Experiment, setup: Setup, on_progress: Callable[[Progress], None]) -> None:
         self.experiment, self.setup, self.on_progress = experiment, setup, on_progress
@@ -214,6 +222,16 @@ class _Sweep:
     def _failure(self, run_id: str) -> str:
         failure = self.setup.store.read_failure(run_id) or {}
         return f"{failure.get('error')}: {failure.get('message')}"
+
+
+def _refuse_torchrun() -> None:
+    """Each of its processes would do a sweep of its own, and their runs would wait for each other for ever."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise BenchmarkError(
+            f"a sweep cannot be one of {processes:.10} processes (WORLD_SIZE): to do each run with all of them, start "
+            f"torchrun --nproc-per-node {processes:.10} -m masterkey.benchmarks.run_one EXPERIMENT --size SIZE"
+        )
 
 
 def _check_device(device: str) -> None:

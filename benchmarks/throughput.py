@@ -4,10 +4,10 @@
 
 ``train.py`` is not in timm's wheel: DIR is a checkout of huggingface/pytorch-image-models, and runs with the timm that
 lies in it. Both train the same network on the same pictures (a data set at its training size, for timm as a folder of
-PNG files) with AdamW, the same batch, random resized crops and flips, in 32 bits and with as many threads. Three arms
-take turns, each in a fresh process: timm, ours, ours with a frozen bank. A figure is the rate of the second epoch, so
-that what happens once (imports, data loader, first allocation) does not count; evaluation does not count either. A
-ratio is the median over the turns, with a bootstrap 95 % interval.
+PNG files) with AdamW, the same batch, random resized crops and flips, in 32 bits and with as many threads, on the CPU
+or on the GPU that ``--device`` names. Three arms take turns, each in a fresh process: timm, ours, ours with a frozen
+bank. A figure is the rate of the second epoch, so that what happens once (imports, data loader, first allocation) does
+not count; evaluation does not count either. A ratio is the median over the turns, with a bootstrap 95 % interval.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from .measure import describe_machine, paired_ratio
 from .training import train
 
 ARMS = ("timm", "ours", "ours frozen")
-TARGETS = {"ours": 0.98, "ours frozen": 1.3}
+TARGETS = {"cpu": {"ours": 0.98, "ours frozen": 1.3}, "cuda": {"ours frozen": 3.0}}  # by kind of device
 _EPOCHS = 2
 _RECIPE = TrainConfig(epochs=_EPOCHS, warmup_epochs=0)
 _TIMM_RATE = re.compile(rf"Train: {_EPOCHS - 1} \[.*\(100%\)\].*?/s\s+\(.*?([\d.]+)/s\)")
@@ -60,8 +60,10 @@ def write_pictures(data: Data, count: int, folder: Path) -> None:
         Image.fromarray(image).save(folder / "train" / f"{label:04d}" / f"{number:06d}.png")
 
 
-def run_ours(folder: Path, model_name: str, pixels: int, batch_size: int, bank: str | None) -> float:
-    """Train on ``pictures.npz`` in this process; return images per second of the last epoch."""
+def run_ours(
+    folder: Path, model_name: str, pixels: int, batch_size: int, bank: str | None, device: str = "cpu"
+) -> float:
+    """Train on ``pictures.npz`` in this process, on a device; return images per second of the last epoch."""
     with np.load(folder / "pictures.npz") as stored:
         part = Part(stored["images"], stored["labels"])
         classes = tuple(stored["classes"].tolist())
@@ -71,7 +73,7 @@ def run_ours(folder: Path, model_name: str, pixels: int, batch_size: int, bank: 
     model = build_timm(model_name, num_classes=len(classes))
     if bank is not None:
         masterkey.inject(model, bank)
-    outcome = train(model, data, replace(_RECIPE, batch_size=batch_size), seed=0)
+    outcome = train(model, data, replace(_RECIPE, batch_size=batch_size), seed=0, device=device)
     return len(part.labels) / outcome.epoch_seconds[-1]
 
 
@@ -95,7 +97,7 @@ def timm_command(folder: Path, classes: int, options: argparse.Namespace) -> lis
         "--color-jitter": 0,
         "--train-interpolation": "bilinear",
         "--workers": options.workers,
-        "--device": "cpu",
+        "--device": options.device,
         "--output": folder / "output",
     }
     words = [word for name, value in values.items() for word in (name, *(str(value).split(" ")))]
@@ -128,6 +130,7 @@ def run_timm(folder: Path, classes: int, options: argparse.Namespace) -> float:
 def run_child(folder: Path, arm: str, options: argparse.Namespace) -> float:
     """Run one of our arms in a fresh process, as timm's runs in one."""
     arguments = ["--model", options.model, "--pixels", options.pixels, "--batch-size", options.batch_size]
+    arguments += ["--device", options.device]
     if arm == "ours frozen":
         arguments += ["--bank", options.bank]
     command = [sys.executable, "-m", "masterkey.benchmarks.throughput", "--pictures", folder, *arguments]
@@ -169,14 +172,21 @@ def source_version(source: Path) -> str:
     return version.read_text().split("'")[1]
 
 
-def report(rates: dict[str, list[float]]) -> dict[str, Any]:
-    """Return medians and ratios to timm."""
-    arms = {}
+def report(rates: dict[str, list[float]], device: str = "cpu") -> dict[str, Any]:
+    """Return medians and ratios to timm, with the ratio to reach where there is one for the kind of device."""
+    arms: dict[str, dict[str, Any]] = {}
+    targets = TARGETS.get(device.split(":")[0], {})
     for arm, values in rates.items():
         arms[arm] = {"images_per_second": round(statistics.median(values), 1), "turns": values}
-        if arm in TARGETS:
-            arms[arm] |= {"to_timm": paired_ratio(values, rates["timm"]), "target": TARGETS[arm]}
+        if arm != "timm":
+            arms[arm]["to_timm"] = paired_ratio(values, rates["timm"])
+        if arm in targets:
+            arms[arm]["target"] = targets[arm]
     return arms
+
+
+def _named(device: str) -> str:
+    return device if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 def main() -> None:
@@ -191,23 +201,26 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8, help="in an epoch (default 8)")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--workers", type=int, default=2, help="of timm's data loader (default 2)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default %(default)s)")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/throughput.json"))
     parser.add_argument("--pictures", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.pictures is not None:
-        print(run_ours(options.pictures, options.model, options.pixels, options.batch_size, options.bank))
+        print(
+            run_ours(options.pictures, options.model, options.pixels, options.batch_size, options.bank, options.device)
+        )
         return
     if options.timm_source is None:
         parser.error("--timm-source is needed")
     options.bank = options.bank or "scale-space-8"
-    before = {**describe_machine(), "threads": options.threads}
+    before = {**describe_machine(), "device": _named(options.device), "threads": options.threads}
     version = source_version(options.timm_source)
     record = {
         "command": shlex.join(["python", "-m", "masterkey.benchmarks.throughput", *sys.argv[1:]]),
         "machine": before,
         "timm_source": version,
-        "arms": report(measure(options)),
+        "arms": report(measure(options), options.device),
     }
     text = json.dumps(record, indent=1) + "\n"
     write_atomically(options.output, text.encode())

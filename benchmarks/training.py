@@ -2,13 +2,11 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.utils import ModelEmaV3
@@ -19,10 +17,11 @@ from masterkey.errors import NotInjectedError
 
 from .augment import augment, draw_mixing, soft_targets
 from .checkpoint import fingerprint, load_checkpoint, save_checkpoint
-from .config import BenchmarkError, TrainConfig
+from .config import CHECKPOINT_EVERY, BenchmarkError, TrainConfig
 from .distributed import Group, process_group
 from .draws import epoch_order, step_seed
 from .evaluation import autocast, evaluate, memory_format
+from .feed import Feed, fit, to_device
 from .memory import is_out_of_memory, keep_freed_memory, peak_memory
 from .optimization import learning_rate, new_optimizer
 
@@ -55,7 +54,8 @@ class Outcome:
     """What a run gave. Curve, ``top1`` (the last epoch's, in percent) and ``steps`` depend on the run alone.
 
     ``epoch_seconds`` are of training, without evaluation; ``peak_memory`` is in bytes: what torch allocated on a GPU,
-    the whole process' resident memory on a CPU.
+    the whole process' resident memory on a CPU. ``earlier_seconds`` went by in earlier starts, up to the checkpoint
+    from which this one went on: what was done after it and lost is in no figure.
     """
 
     curve: tuple[Epoch, ...]
@@ -63,6 +63,7 @@ class Outcome:
     steps: int
     epoch_seconds: tuple[float, ...]
     peak_memory: int
+    earlier_seconds: float = 0.0
 
 
 def train(
@@ -73,8 +74,9 @@ def train(
     seed: int,
     device: str = "cpu",
     checkpoint: Path | None = None,
-    checkpoint_every: float = 120.0,
+    checkpoint_every: float = CHECKPOINT_EVERY,
     on_epoch: Callable[[Epoch], None] | None = None,
+    began: float | None = None,
 ) -> Outcome:
     """Train ``model`` in place, evaluate it now and then, and leave it with the weights of the last figure.
 
@@ -85,7 +87,8 @@ def train(
 
     Args:
         model: a classifier with its bank put in and one output a class.
-        data: pictures and labels; evaluated on ``data.evaluate``.
+        data: pictures and labels; evaluated on ``data.evaluate``. On a GPU they are kept there if they take no more
+            than half of what is free, else they stay on the host and go there by the batch.
         config: the recipe; its ``drop_path`` is a property of ``model``.
         seed: of order, augmentation and dropout.
         device: ``cpu``, ``cuda``, ``cuda:1``.
@@ -93,14 +96,16 @@ def train(
             It stays when the run is complete: delete it once the outcome is safe.
         checkpoint_every: seconds between two checkpoints.
         on_epoch: called after every epoch, in the first process.
+        began: when this start of the run began (``time.perf_counter()``), if that was before this call.
 
     Raises:
-        BenchmarkError: the loss is not finite; out of memory; a checkpoint of another run, or one that cannot be
-            written; ``freeze_epoch`` without a bank.
+        BenchmarkError: the loss is not finite; out of memory, for the data or for a step; a checkpoint of another run,
+            or one that cannot be written; ``freeze_epoch`` without a bank.
     """
     with process_group(device) as group, torch.random.fork_rng([group.device] if group.device.type == "cuda" else []):
         try:
-            run = _Run(model, data, config, seed, group, checkpoint, checkpoint_every)
+            start = time.perf_counter() if began is None else began
+            run = _Run(model, data, config, seed, group, checkpoint, checkpoint_every, start)
             return run.complete(on_epoch)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -124,12 +129,14 @@ class _Run:
         group: Group,
         checkpoint: Path | None,
         checkpoint_every: float,
+        began: float,
     ) -> None:
         self.config, self.seed, self.group = config, seed, group
         self.pixels, self.classes = data.pixels, len(data.classes)
-        self.images, self.labels = (_to_device(part, group.device) for part in (data.train.images, data.train.labels))
-        self.held_out = _to_device(data.evaluate.images, group.device)
-        self.held_out_labels = _to_device(data.evaluate.labels, group.device)
+        resident = fit(group.device, data.train.images, data.evaluate.images)
+        self.images = Feed.of(data.train.images, group.device, resident=resident)
+        self.held_out = Feed.of(data.evaluate.images, group.device, resident=resident)
+        self.labels, self.held_out_labels = (to_device(p.labels, group.device) for p in (data.train, data.evaluate))
         _check(config, model, len(self.labels), group.size)
         self.steps_per_epoch = math.ceil(len(self.labels) / config.batch_size)
 
@@ -142,6 +149,7 @@ class _Run:
         self.losses = torch.zeros(self.steps_per_epoch, device=group.device)
         self.curve: list[Epoch] = []
         self.seconds = [0.0]
+        self.began, self.earlier_seconds, self.earlier_peak = began, 0.0, 0
 
         self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
         self.saved = time.monotonic()
@@ -174,7 +182,8 @@ class _Run:
         steps = self.config.epochs * self.steps_per_epoch
         top1 = self.curve[-1].top1
         assert top1 is not None  # the last epoch is evaluated
-        return Outcome(tuple(self.curve), top1, steps, tuple(self.seconds[:-1]), peak_memory(device))
+        seconds, peak = tuple(self.seconds[:-1]), self._peak_memory()
+        return Outcome(tuple(self.curve), top1, steps, seconds, peak, self.earlier_seconds)
 
     def _train_epoch(self) -> None:
         """Train from the present step to the end of the epoch."""
@@ -194,10 +203,8 @@ class _Run:
         config, device = self.config, self.group.device
         torch.manual_seed(step_seed(self.seed, self.epoch, self.step, self.group.rank))
         pictures = self.group.share(batch)
-        here = pictures.to(device)
-        images = self.images.index_select(0, here)
-        images = augment(images, pictures, config, self.pixels, seed=self.seed, epoch=self.epoch)
-        targets = soft_targets(self.labels.index_select(0, here), self.classes, config.smoothing)
+        images = augment(self.images.take(pictures), pictures, config, self.pixels, seed=self.seed, epoch=self.epoch)
+        targets = soft_targets(self.labels.index_select(0, pictures.to(device)), self.classes, config.smoothing)
         mixing = draw_mixing(config, self.pixels, seed=self.seed, epoch=self.epoch, batch=self.step)
         if mixing is not None:
             images, targets = mixing.images(images), mixing.targets(targets)
@@ -250,6 +257,8 @@ class _Run:
             "losses": self.losses,
             "curve": [epoch.to_dict() for epoch in self.curve],
             "seconds": self.seconds,
+            "spent": self.earlier_seconds + time.perf_counter() - self.began,
+            "peak_memory": self._peak_memory(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
@@ -270,6 +279,13 @@ class _Run:
         self.losses.copy_(state["losses"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.curve = [Epoch(**epoch) for epoch in state["curve"]]
+        # a checkpoint of an earlier version knows the time of training alone
+        self.earlier_seconds = state.get("spent", sum(self.seconds))
+        self.earlier_peak = state.get("peak_memory", 0)
+
+    def _peak_memory(self) -> int:
+        """Bytes, over all starts."""
+        return max(self.earlier_peak, peak_memory(self.group.device))
 
     def _refuse_non_finite_losses(self) -> None:
         losses = self.losses[: self.step]
@@ -282,12 +298,6 @@ class _Run:
 
     def _batches(self) -> tuple[Tensor, ...]:
         return epoch_order(len(self.labels), self.seed, self.epoch).tensor_split(self.steps_per_epoch)
-
-
-def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it here
-        return torch.from_numpy(array).to(device)
 
 
 def _check(config: TrainConfig, model: nn.Module, pictures: int, processes: int) -> None:

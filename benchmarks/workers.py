@@ -14,7 +14,7 @@ from typing import Literal, Protocol, Self
 from masterkey.errors import SaveError
 
 from .claim import claim, has_no_room, settled
-from .config import BenchmarkError, RunConfig
+from .config import CHECKPOINT_EVERY, BenchmarkError, RunConfig
 from .experiment import Planned
 from .store import ResultStore
 
@@ -26,7 +26,8 @@ class Setup:
     """What every run of a sweep gets. The number of threads decides the last bits of a run's figures on a CPU.
 
     ``gpus`` is the share of a GPU that a run takes on Ray. ``retry_before``: failures recorded before this time
-    (seconds since 1970) are tried again, None for none.
+    (seconds since 1970) are tried again, None for none. ``checkpoint_every`` is in seconds; ``skip_corrupt`` leaves
+    out the pictures that cannot be decoded.
     """
 
     store: ResultStore
@@ -34,6 +35,8 @@ class Setup:
     threads: int = 1
     gpus: float = 0.0
     retry_before: float | None = None
+    checkpoint_every: float = CHECKPOINT_EVERY
+    skip_corrupt: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,14 +132,27 @@ class ProcessWorkers:
         self._running.clear()
 
 
-def attempt(config: RunConfig, setup: Setup, on_epoch: Callable[[Report], None]) -> Report:
-    """Do a run, unless another process does it or has done it, and record its result or its failure."""
+def attempt(
+    config: RunConfig,
+    setup: Setup,
+    on_epoch: Callable[[Report], None],
+    announce: Callable[[RunConfig], None] = lambda config: None,
+) -> Report:
+    """Do a run, unless another process does it or has done it, and record its result or its failure.
+
+    Args:
+        config: the run.
+        setup: what every run gets.
+        on_epoch: called after every epoch.
+        announce: called before the run begins, once it is certain that it is this process' to do.
+    """
     try:
         with claim(setup.store, config.id) as mine:
             if not mine:
                 return Report(config.id, "busy")
             if settled(setup.store, config, setup.retry_before):
                 return Report(config.id, "busy")  # another process was faster
+            announce(config)
             return _do_and_record(config, setup, on_epoch)
     except SaveError as error:
         return Report(config.id, "stopped", str(error))
@@ -145,6 +161,7 @@ def attempt(config: RunConfig, setup: Setup, on_epoch: Callable[[Report], None])
 def _do_and_record(config: RunConfig, setup: Setup, on_epoch: Callable[[Report], None]) -> Report:
     import torch  # here, because the sweep itself needs no torch
 
+    from .distributed import is_lost_process
     from .runs import do_run
 
     torch.set_num_threads(setup.threads)
@@ -153,9 +170,13 @@ def _do_and_record(config: RunConfig, setup: Setup, on_epoch: Callable[[Report],
             config,
             setup.store,
             device=setup.device,
+            checkpoint_every=setup.checkpoint_every,
+            skip_corrupt=setup.skip_corrupt,
             on_epoch=lambda epoch: on_epoch(Report(config.id, "running", epoch=epoch.epoch + 1)),
         )
     except Exception as error:
+        if is_lost_process(error):
+            return Report(config.id, "stopped", f"another process of run {config.id} has ended")
         return record_failure(config, setup.store, error)
     return Report(config.id, "done")
 

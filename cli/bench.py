@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .bench_report import report
+from .bench_report import BatchSize, Targets, report
 from .output import Json, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -39,14 +39,38 @@ def list_(results: Results = None, json: Json = False) -> None:
         )
 
 
+@app.command("data")
+def data(json: Json = False) -> None:
+    """List the data sets of the experiments, with their splits and places.
+
+    Figures of the Hub's sets are those of their publications; a folder's are known once it was used.
+
+    Example: masterkey bench data
+    """
+    from masterkey.benchmarks.data_list import list_data
+
+    rows = list_data()
+    if json:
+        print_json([row.to_dict() for row in rows])
+    else:
+        figures = [[_shown(figure) for figure in (row.classes, row.train, row.test)] for row in rows]
+        print_table(
+            ["data set", "classes", "train", "test", "place"],
+            [[row.name, *shown, row.place] for row, shown in zip(rows, figures, strict=True)],
+        )
+
+
 @app.command("run")
 def run(
-    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its name, as in bench list.")],
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="Its name, as in bench list, or a TOML file of your own.")
+    ],
     size: Annotated[Literal["smoke", "small", "paper"], typer.Option(help="Seconds, hours, or as in the paper.")],
     results: Results = None,
     only: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Only this arm. May be repeated.")] = None,
-    target: Annotated[list[str] | None, typer.Option(metavar="DATA", help="Only this target. May be repeated.")] = None,
+    target: Targets = None,
     model: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this network. May be repeated.")] = None,
+    batch_size: BatchSize = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
     threads: Annotated[
         int, typer.Option(min=1, help="CPU threads of every run; they decide the last bits of its figures.")
@@ -59,6 +83,12 @@ def run(
         float | None, typer.Option(min=0.0, help="Share of a GPU for a run on Ray; 1 if --device is one.")
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed earlier.")] = False,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave out pictures that cannot be decoded; the result names them.")
+    ] = False,
+    checkpoint_every: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Time of a run from one checkpoint to the next.")
+    ] = 120.0,
     dry: Annotated[bool, typer.Option("--dry-run", help="Build models, plans and first batches; train none.")] = False,
     json: Json = False,
 ) -> None:
@@ -72,6 +102,10 @@ def run(
 
     masterkey bench run arms --size small --only scratch --only random --target pets
 
+    masterkey bench run arms --size small --target ./my-pictures
+
+    masterkey bench run ./my-experiment.toml --size small
+
     masterkey bench run arms --size paper --dry-run
     """
     from masterkey.benchmarks.experiment import load_experiment
@@ -80,13 +114,16 @@ def run(
         raise typer.BadParameter("a Ray cluster takes as many runs as it has CPUs for; leave --jobs out")
     if gpus is not None and ray is None:
         raise typer.BadParameter("shares of a GPU are dealt out by Ray only", param_hint="--gpus")
-    loaded = load_experiment(experiment, size).only(arms=only or (), targets=target or (), models=model or ())
+    loaded = load_experiment(experiment, size).with_batch_size(batch_size)
+    loaded = loaded.only(arms=only or (), targets=target or (), models=model or ())
     if dry:
         _dry_run(loaded, _store(results), json)
         return
+    from masterkey.benchmarks.own_data import check_folders
     from masterkey.benchmarks.progress import Display
     from masterkey.benchmarks.sweep import run_sweep
 
+    check_folders(loaded)
     with Display() as display:
         summary = run_sweep(
             loaded,
@@ -97,6 +134,8 @@ def run(
             ray=ray,
             gpus=gpus if gpus is not None else float(device != "cpu"),
             retry_failed=retry_failed,
+            skip_corrupt=skip_corrupt,
+            checkpoint_every=checkpoint_every,
             on_progress=display,
         )
     if json:

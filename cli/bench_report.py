@@ -7,9 +7,26 @@ import typer
 
 from .output import doing, tell
 
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="DATA",
+        help="Only this target; also a folder of pictures (./mine) or a Hub repository (org/name). May be repeated.",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="For every run instead of the experiment's; these are other runs, with other ids."
+    ),
+]
+
 
 def report(
-    experiments: Annotated[list[str], typer.Argument(metavar="EXPERIMENT…", help="Names, as in masterkey bench list.")],
+    experiments: Annotated[
+        list[str], typer.Argument(metavar="EXPERIMENT…", help="Names, as in masterkey bench list, or TOML files.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")],
     size: Annotated[
         Literal["smoke", "small", "paper"], typer.Option(help="Seconds, hours, or as in the paper.")
@@ -18,10 +35,13 @@ def report(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given."),
     ] = None,
+    target: Targets = None,
+    batch_size: BatchSize = None,
 ) -> None:
     """Write what an experiment's runs say: a page, Markdown, CSV.
 
-    Runs that are missing are shown as missing. The page needs nothing else and can be sent to anybody.
+    Runs that are missing are shown as missing. The page needs nothing else and can be sent to anybody. What was run
+    with --target or --batch-size is reported with the same.
 
     Example: masterkey bench report arms table4 -o report
     """
@@ -32,9 +52,9 @@ def report(
 
         store = default_store() if results is None else ResultStore(results.expanduser())
         option = None if results is None else str(results)
-        written = write_report(
-            [load_experiment(name, size) for name in dict.fromkeys(experiments)], store, output, results_option=option
-        )
+        loaded = [load_experiment(name, size) for name in dict.fromkeys(experiments)]
+        loaded = [experiment.only(targets=target or ()).with_batch_size(batch_size) for experiment in loaded]
+        written = write_report(loaded, store, output, results_option=option)
     for path in written:
         typer.echo(path)
     tell(f"open {written[0]} in a browser")

@@ -62,8 +62,15 @@ def metrics(store: ResultStore) -> dict[str, str]:
 
 
 def main(pictures: str, *arguments: str) -> int:
-    """Run the command line with the miniature in the place of every experiment: for tests that need a process."""
+    """Run the command line with the miniature in the place of every experiment: for tests that need a process.
+
+    ``run_one`` in the place of ``bench`` is the module of that name.
+    """
     experiment.load_experiment = lambda name, size: tiny_experiment(pictures)
+    if arguments[0] == "run_one":
+        from masterkey.benchmarks.run_one import main as run_one
+
+        return run_one(arguments[1:])
     return run(arguments)
 
 

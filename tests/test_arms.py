@@ -66,6 +66,21 @@ def test_the_bias_may_be_frozen_too(store):
         assert {layer.bias.requires_grad for layer in layers} == {bias}
 
 
+@pytest.mark.parametrize(("kind", "layers", "first"), [("pointwise", None, "mlp.fc1"), ("all", 3, "stem.0")])
+def test_random_filters_of_other_kinds_are_those_that_the_network_begins_with(store, kind, layers, first):
+    inject = {"policy": "layerwise"} if layers is None else {"policy": "layerwise", "layers": layers}
+    arm, scratch = build(store, bank="random", kind=kind, inject=inject), build(store).model
+    assert states_equal(arm.model, scratch) == []
+    filled = [row["layer"] for row in arm.injection["rows"] if row["sources"]]
+    assert len(filled) == (layers or 10)  # two 1x1 convolutions or linear layers in each of five blocks
+    assert any(first in name for name in filled)
+    learning = {name for name, _ in arm.model.named_parameters()}
+    frozen = {name for name, _ in scratch.named_parameters()} - learning
+    assert frozen == {f"{name}.weight" for name in filled}
+    other = build(store, seed=1, bank="random", kind=kind, inject=inject)
+    assert other.bank_sha256 != arm.bank_sha256
+
+
 def test_a_description_that_means_nothing(store):
     with pytest.raises(BenchmarkError, match="weight selection needs a teacher"):
         build(store, initial="weight-selection")

@@ -11,6 +11,8 @@ from sweep_files import make_pictures, tiny_experiment
 
 from masterkey.benchmarks import experiment as experiment_module
 from masterkey.benchmarks import first_batch
+from masterkey.benchmarks.config import DataConfig
+from masterkey.benchmarks.data import load_data
 from masterkey.benchmarks.dry_run import dry_run
 from masterkey.benchmarks.experiment import experiment_names, load_experiment
 from masterkey.benchmarks.store import ResultStore
@@ -101,7 +103,32 @@ def test_list_and_help_import_neither_torch_nor_numpy(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["list", "run", "show"])
+def test_data_lists_the_seeds_table_2(cli, tmp_path, monkeypatch):
+    """Sets on the Hub as they were published; a folder's pictures are counted once it was used."""
+    make_pictures(tmp_path / "data" / "flowers17")
+    monkeypatch.setenv("MASTERKEY_DATA", str(tmp_path / "data"))
+    code, out, err = cli("bench", "data", "--json")
+    assert (code, err) == (0, "")
+    rows = {row.pop("name"): row for row in json.loads(out)}
+    sizes = {name: (row["classes"], row["train"], row["test"]) for name, row in rows.items()}
+    assert sizes["food101"] == (101, 75_750, 25_250)
+    assert sizes["flowers102"] == (102, 2_040, 6_149)
+    assert next(iter(rows)) == "imagenet" and rows["imagenet"]["place"] == "ILSVRC/imagenet-1k on the Hub"
+    assert rows["flowers17"] == {
+        "classes": None,
+        "train": None,
+        "test": None,
+        "place": str(tmp_path / "data/flowers17"),
+    }
+    assert rows["pacs_sketch"]["place"] == "not here"
+    load_data(DataConfig("flowers17", pixels=8))
+    code, out, _ = cli("bench", "data")
+    assert code == 0
+    (line,) = [line.split() for line in out.splitlines() if line.startswith("flowers17 ")]
+    assert line == ["flowers17", "3", "18", "18", str(tmp_path / "data" / "flowers17")]
+
+
+@pytest.mark.parametrize("command", ["list", "run", "show", "data"])
 def test_help_shows_an_example(cli, command):
     code, out, _ = cli("bench", command, "--help")
     assert code == 0

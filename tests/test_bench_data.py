@@ -320,9 +320,16 @@ def test_corrupt_pictures_are_named_and_counted(layout, tmp_path, cache, capsys,
         bad = {2: good[:99], 7: b"no", 9: None}
         monkeypatch.setattr(picture_folders, "picture", lambda seed: bad.get(seed, good))
         folder = hub_folder(tmp_path / "set", {"train": [0] * 6 + [1] * 5, "test": [0, 0, 1, 1, 1]}, names=["a", "b"])
-    with pytest.raises(BenchmarkError, match=r"split train: 3 of 11 pictures .* 2 \(.*; 7 \(.*; 9 \(.*skip_corrupt"):
+    names = {
+        "plain": ["train/ant/0002.png", "train/bee/0001.png", "train/bee/0003.png"],
+        "hub": [f"row {row} of train (from 0)" for row in (2, 7, 9)],
+    }[layout]
+    with pytest.raises(BenchmarkError, match=r"split train: 3 of 11 pictures .*--skip-corrupt") as caught:
         load(folder, cache)
+    assert all(f" {name}: " in str(caught.value) for name in names)
+    assert "BytesIO" not in str(caught.value)
     data = load(folder, cache, skip_corrupt=True)
+    assert data.skipped == tuple(names)
     assert "3 of 11 pictures" in capsys.readouterr().err
     assert data.train.labels.tolist() == [0] * 5 + [1] * 3
     with pytest.raises(BenchmarkError, match="3 of 11"):

@@ -25,8 +25,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from masterkey.errors import PlanError
 from masterkey.frozen import Frozen, freeze_module, frozen_conv2d, is_frozen, thaw_module
 
-torch.set_num_threads(2)
-
 # All distinct (class, kernel, stride, padding, multiplier) of the spatial depthwise layers of timm 1.0.31's 1,371
 # models as built by default; the dilation is 1 throughout.
 TIMM_LAYERS = [

@@ -25,8 +25,6 @@ from masterkey.models.global_filter import GlobalLocalFilter, resize_filter
 from masterkey.models.gnconv import RecursiveGatedConv
 from masterkey.models.hornet import checkpoint_filter_fn
 
-torch.set_num_threads(2)
-
 # -- sizes and names ------------------------------------------------------------------------------------------
 
 

@@ -27,8 +27,6 @@ from masterkey.depthwise import find_layers
 from masterkey.extract import from_state_dict
 from masterkey.rules import Policy
 
-torch.set_num_threads(2)
-
 
 def test_extraction_records_the_factor_and_a_file_keeps_it(tmp_path: Path) -> None:
     model = narrow()

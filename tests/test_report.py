@@ -4,9 +4,10 @@ import math
 from dataclasses import replace
 
 import pytest
-from report_runs import BANK, RANDOM, SCRATCH, SELFFER, by_arm, experiment, finish, row, rows, write_run
+from report_runs import BANK, MACHINE, RANDOM, SCRATCH, SELFFER, by_arm, experiment, finish, row, rows, write_run
 
 from masterkey.benchmarks.config import BenchmarkError
+from masterkey.benchmarks.report.blocks import main_figures
 from masterkey.benchmarks.report.section import make_section, plain_text
 from masterkey.benchmarks.report.student import summarize, t_quantile
 from masterkey.benchmarks.report.words import judge
@@ -221,6 +222,20 @@ def test_cost_and_the_way_to_scratch(store):
     assert (selffer["source_seconds"], scratch["source_seconds"]) == (13.0, 0)
 
 
+def test_times_of_a_busy_machine_are_marked(store, monkeypatch):
+    what = experiment([SCRATCH, RANDOM, BANK])
+    finish(what, store, by_arm({"scratch": [20.0, 21.0]}))
+    monkeypatch.setitem(MACHINE, "load_average", [1.5, 2.25, 0.5])  # on two cores
+    finish(what, store, by_arm({"random": [18.0, 18.5]}))
+    monkeypatch.setitem(MACHINE, "load_average", [2.0, 1.0, 0.5])
+    finish(what, store, by_arm({"bank": [25.0, 26.0]}))
+    section = make_section(what, store, None)
+    assert [row(section, "cost", arm=arm)["load"] for arm in ("scratch", "random", "bank")] == [0, 2.25, 2.0]
+    assert {r["load"] for r in rows(section, "runs", arm="random")} == {2.25}
+    assert "Warning: 2 of 6 runs had a load above" in section.tables["cost"].note
+    assert "Warning" not in three_seeds(ResultStore(store.root / "quiet")).tables["cost"].note
+
+
 def test_curves_are_means_by_epoch(store):
     section = three_seeds(store)
     curve = rows(section, "curves", arm="scratch")
@@ -234,14 +249,55 @@ def test_series_and_retention(store):
     figures = by_arm({"scratch": [40.0, 50.0], "AnB/1": [41.0, 51.0], "AnB/12": [20.0, 40.0]})
     what = experiment(arms, "curve")
     finish(what, store, figures)
-    series = make_section(what, store, None).tables["series"].rows
+    section = make_section(what, store, None)
+    assert "Accuracy in percent of scratch" in main_figures(section)[0]
+    series = section.tables["series"].rows
     assert [(r["series"], r["n"], r["top1"]) for r in series] == [
         ("scratch", None, 45.0),
         ("AnB", 1.0, 46.0),
         ("AnB", 12.0, 30.0),
     ]
+    # as in Figure 3: 20 / 40 and 40 / 50, each seed by itself
+    assert [r["relative"] for r in series] == [100.0, pytest.approx(102.25), 65.0]
+    assert series[2]["relative_deviation"] == pytest.approx(21.213203)
     bars = make_section(replace(what, layout="bars"), store, None)
     assert row(bars, "retention", arm="AnB/12")["retention"] == 65.0  # 20 / 40 and 40 / 50
+
+
+def test_a_series_is_compared_with_the_controls_of_the_same_n(store):
+    def series(name, layers):
+        return {
+            "name": name,
+            "bank": "random" if name == "random" else "scale-space-8",
+            "vary": {"inject.layers": layers},
+        }
+
+    arms = [SCRATCH, series("random", [1, 3]), series("AnB", [1, 3, 9])]
+    figures = {"scratch": [10, 11], "random/1": [12, 13], "random/3": [20, 21], "AnB/1": [16, 17], "AnB/3": [24, 25.1]}
+    what = experiment(arms, "curve")
+    finish(what, store, by_arm({**figures, "AnB/9": [30, 31]}))
+    section = make_section(what, store, None)
+    against = {r["arm"]: r["difference"] for r in rows(section, "differences", control="random")}
+    assert against == {"AnB/1": 4.0, "AnB/3": pytest.approx(4.05)}
+    # AnB/9 is best and above scratch, but nothing random is in nine layers, so it gains nothing
+    verdict = judge(section.results, *PLACE)
+    assert (verdict.best, verdict.gains, verdict.undecided) == ("AnB/3", ("AnB/1", "AnB/3"), ("AnB/9",))
+    # a plain arm of the control's name stands in for the n that are lacking
+    what = experiment([SCRATCH, RANDOM, *arms[1:]], "curve")
+    finish(what, store, by_arm({**figures, "AnB/9": [30, 31], "random": [28, 28.5]}))
+    section = make_section(what, store, None)
+    assert row(section, "differences", arm="AnB/9", control="random")["difference"] == 2.25
+    assert row(section, "differences", arm="AnB/1", control="random")["difference"] == 4.0
+    assert "random/1" not in judge(section.results, *PLACE).undecided
+
+
+def test_without_scratch_nothing_is_relative(store):
+    what = experiment([{"name": "AnB", "bank": "scale-space-8", "vary": {"inject.layers": [1, 12]}}], "curve")
+    finish(what, store, by_arm({"AnB/1": [41.0, 51.0], "AnB/12": [20.0, 40.0]}))
+    section = make_section(what, store, None)
+    assert [r["relative"] for r in section.tables["series"].rows] == [None, None]
+    (drawn,) = main_figures(section)
+    assert "Accuracy in percent against n" in drawn and "Accuracy in percent of scratch" not in drawn
 
 
 def test_an_experiment_of_scratch_alone_is_described(store):

@@ -7,11 +7,14 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from statistics import fmean, stdev
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 from report_runs import BANK, RANDOM, SCRATCH, SELFFER, by_arm, experiment, finish, report
 from typer.testing import CliRunner
 
@@ -193,6 +196,7 @@ def test_missing_runs_and_refused_claims_are_in_page_and_markdown(store, tmp_pat
     assert "A gain" not in text
     markdown = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "no claim, since the control random is no arm of this experiment." in markdown
+    assert "## Verdicts" in markdown and "| no claim | the control random is no arm of this experiment |" in markdown
     assert "## Runs that are missing" in markdown and "seed 1: not run" in markdown
 
 
@@ -236,9 +240,9 @@ def browse(tmp_path_factory):
     if program is None:
         pytest.skip("no Chromium here; apt-get install chromium")
 
-    def call(page):
+    def call(page, *options):
         own = [f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--disable-sync", "--enable-logging=stderr"]
-        command = [program, *FLAGS.split(), *own, "--v=0", "--dump-dom", page.as_uri()]
+        command = [program, *FLAGS.split(), *own, "--v=0", *(options or ["--dump-dom"]), page.as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, encoding="utf-8")
         assert done.returncode == 0, done.stderr
         return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
@@ -256,3 +260,34 @@ def test_chromium_has_nothing_to_complain_about(browse, store, tmp_path):
     broken = tmp_path / "broken.html"
     broken.write_text(page.read_text(encoding="utf-8").replace("<main>", '<main><img src="https://example.org/x.png">'))
     assert any("Content Security Policy" in line for line in browse(broken)[1])
+
+
+@pytest.mark.parametrize(("scheme", "darkest", "lightest"), [("light", 180, 255), ("dark", 0, 75)])
+def test_the_page_can_be_seen(browse, store, tmp_path, scheme, darkest, lightest):
+    (page, *_) = write_report(every_layout(store), store, tmp_path / "report")
+    picture = tmp_path / "seen.png"
+    wanted = "--blink-settings=preferredColorScheme=" + {"dark": "0", "light": "1"}[scheme]
+    _, console = browse(page, f"--screenshot={picture}", "--window-size=1000,1600", "--hide-scrollbars", wanted)
+    assert console == []
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("L"), dtype=np.float64)
+    assert darkest <= np.median(pixels) <= lightest  # what is behind the text
+    inked = np.abs(pixels - np.median(pixels)) > 60
+    assert 0.01 < inked.mean() < 0.5
+    assert (inked.any(axis=1).reshape(-1, 100).any(axis=1)).all(), "a tenth of the page or more is blank"
+
+
+def test_a_phone_need_not_scroll_sideways(browse, store, tmp_path):
+    """Measured in a frame of 390 pixels; what is too wide scrolls inside its own box."""
+    (page, *_) = write_report(every_layout(store), store, tmp_path / "report")
+
+    def width(text):
+        frame = f'<iframe style="width:390px;height:800px;border:0" srcdoc="{escape(text)}"></iframe>'
+        probe = "onload = () => { document.title = document.querySelector('iframe').contentDocument.body.scrollWidth }"
+        (tmp_path / "probe.html").write_text(f"<!doctype html><title>none</title>{frame}<script>{probe}</script>")
+        document, _ = browse(tmp_path / "probe.html")
+        return int(re.search("<title>(.*?)</title>", document)[1])
+
+    text = page.read_text(encoding="utf-8")
+    assert width(text) <= 390
+    assert width(text.replace("<main>", '<main><p style="width:600px">wide</p>')) >= 600

@@ -1,8 +1,10 @@
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from masterkey.benchmarks import throughput
@@ -45,10 +47,10 @@ def test_timm_and_we_get_the_same_pictures(tmp_path):
 
 
 def test_timm_is_told_our_recipe():
-    options = argparse.Namespace(model="convnext_femto", pixels=64, batch_size=32, workers=1)
+    options = argparse.Namespace(model="convnext_femto", pixels=64, batch_size=32, workers=1, device="cuda:1")
     command = throughput.timm_command(Path("/pictures"), 37, options)
     said = " ".join(command)
-    for words in ("--batch-size 32", "--input-size 3 64 64", "--opt adamw", "--scale 0.35 1.0", "--color-jitter 0"):
+    for words in ("--batch-size 32", "--input-size 3 64 64", "--opt adamw", "--scale 0.35 1.0", "--device cuda:1"):
         assert words in said
     assert command[command.index("--val-split") + 1] == ""
 
@@ -60,3 +62,37 @@ def test_a_report_compares_turn_by_turn():
     assert report["timm"] == {"images_per_second": 80.0, "turns": [100.0, 50.0, 80.0]}
     assert report["ours"]["to_timm"]["ratio"] == 1.0
     assert report["ours frozen"]["to_timm"]["ratio"] == 1.5 and report["ours frozen"]["target"] == 1.3
+
+
+def test_on_a_gpu_other_ratios_are_to_be_reached():
+    report = throughput.report({"timm": [100.0], "ours": [100.0], "ours frozen": [250.0]}, "cuda:1")
+    assert (report["ours frozen"]["to_timm"]["ratio"], report["ours frozen"]["target"]) == (2.5, 3.0)
+    assert "target" not in report["ours"]
+
+
+def noise(folder: Path, pictures: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (pictures, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(pictures) % 3
+    np.savez(folder / "pictures.npz", images=images, labels=labels, classes=np.array(["a", "b", "c"]))
+
+
+def test_the_device_reaches_the_training(tmp_path, monkeypatch):
+    noise(tmp_path, 6)
+    seen = []
+    monkeypatch.setattr(throughput, "train", lambda *_, **options: seen.append(options) or Outcome([2.0, 3.0]))
+    assert throughput.run_ours(tmp_path, "test_convnext", 32, 6, None, "cuda:1") == 2.0  # 6 pictures in 3 seconds
+    assert seen == [{"seed": 0, "device": "cuda:1"}]
+
+
+@dataclass
+class Outcome:
+    epoch_seconds: list[float]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_our_loop_runs_on_a_gpu(tmp_path):
+    noise(tmp_path, 64)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    assert throughput.run_ours(tmp_path, "test_convnext", 32, 32, "scale-space-8", "cuda") > 0
+    assert torch.cuda.max_memory_allocated() > before

@@ -1,4 +1,5 @@
 import resource
+import time
 from dataclasses import asdict, replace
 from itertools import pairwise
 
@@ -20,9 +21,11 @@ from tints import (
 from torch import nn
 
 import masterkey
+from masterkey.benchmarks import training
 from masterkey.benchmarks.checkpoint import load_checkpoint, save_checkpoint
 from masterkey.benchmarks.config import BenchmarkError, TrainConfig
 from masterkey.benchmarks.data import Part
+from masterkey.benchmarks.feed import Feed, fit, to_device
 from masterkey.benchmarks.optimization import learning_rate, new_optimizer
 from masterkey.benchmarks.training import train
 
@@ -95,6 +98,50 @@ def test_read_only_pictures_are_learnt_from_without_a_warning(tmp_path, recwarn)
     mapped = replace(data, train=Part(np.load(tmp_path / "images.npy", mmap_mode="r"), data.train.labels))
     assert train(network(), mapped, replace(PLAIN, epochs=1), seed=0).curve == expected.curve
     assert not [warning for warning in recwarn if "writable" in str(warning.message)]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_batches_are_the_same_bytes_from_wherever_they_are(tmp_path, resident):
+    images = tints().train.images
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    feed = Feed.of(mapped, torch.device("cpu"), resident=resident)
+    assert feed.images.data_ptr() == mapped.ctypes.data  # nothing was copied
+    rows = torch.tensor([69, 0, 7, 7])
+    assert np.array_equal(feed.take(rows), images[rows])
+    assert np.array_equal(feed.part(60, 70), images[60:])
+
+
+def test_pictures_on_the_host_give_the_same_curve(monkeypatch):
+    expected = curve_bytes(train(network_with_bank(freeze=False), tints(), RICH, seed=0))
+    asked, made = [], []
+    make = Feed.of
+
+    def make_and_note(*arguments, resident):
+        made.append(resident)
+        return make(*arguments, resident=resident)
+
+    monkeypatch.setattr(training, "fit", lambda device, *arrays: bool(asked.append(len(arrays))))
+    monkeypatch.setattr(Feed, "of", make_and_note)
+    assert curve_bytes(train(network_with_bank(freeze=False), tints(), RICH, seed=0)) == expected
+    assert (asked, made) == ([2], [False, False])
+
+
+def test_pictures_stay_on_the_host_if_they_take_more_than_half_of_what_is_free_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (200, 1_000))
+    gpu, array = torch.device("cuda"), np.zeros(50, dtype=np.uint8)
+    assert fit(gpu, array, array)
+    assert not fit(gpu, array, array, array[:1])
+    assert fit(torch.device("cpu"), *[array] * 9)
+
+
+def test_a_lack_of_memory_for_the_pictures_is_told_apart(monkeypatch):
+    def full(tensor, device):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 200 MiB")
+
+    monkeypatch.setattr(torch.Tensor, "to", full)
+    with pytest.raises(BenchmarkError, match=r"no room for 2 MiB of pictures or labels.* batch_size does not help"):
+        to_device(np.zeros(2**21, dtype=np.uint8), torch.device("cuda"))
 
 
 # --- the recipe ---
@@ -279,6 +326,35 @@ def test_no_epochs_is_no_run():
 
 
 # --- checkpoints ---
+
+
+def test_time_and_memory_are_of_all_starts(broken_off):
+    state = torch.load(broken_off, weights_only=True)
+    assert state["spent"] >= sum(state["seconds"]) > 0
+    save_checkpoint(broken_off, {**state, "spent": 1000.0, "peak_memory": 2**50})
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), tints(), PLAIN, seed=0, checkpoint=broken_off, checkpoint_every=0.0, on_epoch=stop)
+    again = torch.load(broken_off, weights_only=True)
+    assert 1000 < again["spent"] < 1100
+    outcome = train(network(), tints(), PLAIN, seed=0, checkpoint=broken_off)
+    assert outcome.earlier_seconds == again["spent"]
+    assert outcome.peak_memory == 2**50
+
+
+def test_a_start_may_have_begun_before_its_training(tmp_path):
+    path = tmp_path / "run.pt"
+    began = time.perf_counter() - 500
+    outcome = train(network(), tints(), PLAIN, seed=0, checkpoint=path, checkpoint_every=0.0, began=began)
+    assert 500 < torch.load(path, weights_only=True)["spent"] < 600
+    assert outcome.earlier_seconds == 0
+
+
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(broken_off):
+    state = torch.load(broken_off, weights_only=True)
+    save_checkpoint(broken_off, {key: value for key, value in state.items() if key not in ("spent", "peak_memory")})
+    outcome = train(network(), tints(), PLAIN, seed=0, checkpoint=broken_off)
+    assert outcome.earlier_seconds == pytest.approx(sum(state["seconds"]))
+    assert curve_bytes(outcome) == curve_bytes(train(network(), tints(), PLAIN, seed=0))
 
 
 def stop(epoch):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from .source import Pictures
 
 _CHUNK = 256  # pictures in memory at once
 _MOST_THREADS = 8
+# Pillow names what it was given to read, which says nothing of the file
+_ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
 
 
 def decode(data: bytes, size: int) -> np.ndarray:
@@ -69,4 +72,5 @@ def decode_all(pictures: Pictures, size: int, title: str) -> Iterator[tuple[int,
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return _ADDRESS.sub("", first)[:200]

@@ -106,8 +106,13 @@ def _read(loaded: dict[str, Any], place: str, wanted: HubSet) -> Opened:
     for split, rows in loaded.items():
         encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         labels = np.array([number.get(value, -1) for value in raw[split]], dtype=np.int64)
-        splits[split] = Pictures(labels, partial(_bytes, encoded, image))
+        splits[split] = Pictures(labels, partial(_bytes, encoded, image), partial(_name, split, wanted))
     return Opened(tuple(classes), splits)
+
+
+def _name(split: str, wanted: HubSet, index: int) -> str:
+    among = f", of those whose {wanted.only[0]} is {wanted.only[1]}" if wanted.only else ""
+    return f"row {index} of {split} (from 0{among})"
 
 
 def _bytes(rows: Any, column: str, index: int) -> bytes:

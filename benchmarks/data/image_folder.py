@@ -47,20 +47,27 @@ def find_image_folder(folder: Path) -> Source | None:
 
     @contextmanager
     def open_listing(_scratch: Path) -> Iterator[Opened]:
-        yield _opened(listing)
+        yield _opened(folder, listing)
 
     return Source(folder.name, str(folder), fingerprint.hexdigest(), HubSet(str(folder)), open_listing)
 
 
-def _opened(listing: Listing) -> Opened:
+def _opened(folder: Path, listing: Listing) -> Opened:
     classes = sorted({name for split in listing.values() for name in split})
     splits = {}
     for split, found in listing.items():
         paths = [path for files in found.values() for path in files]
         labels = [classes.index(name) for name, files in found.items() for _ in files]
-        splits[split] = Pictures(np.array(labels, dtype=np.int64), partial(_bytes, paths))
+        splits[split] = Pictures(
+            np.array(labels, dtype=np.int64), partial(_bytes, paths), partial(_name, folder, paths)
+        )
     return Opened(tuple(classes), splits)
 
 
 def _bytes(paths: list[Path], index: int) -> bytes:
     return paths[index].read_bytes()
+
+
+def _name(folder: Path, paths: list[Path], index: int) -> str:
+    name = paths[index].relative_to(folder).as_posix()
+    return name.encode(errors="surrogateescape").decode(errors="replace")  # names need not be text

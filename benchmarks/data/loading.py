@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,8 @@ class Data:
     """A data set ready for use; pictures are stored at s = round(pixels / crop_pct).
 
     ``sha256`` is over all pixels, labels and class names: equal where the same was learnt and judged, whatever the
-    data set's name, and different where another version of Pillow decodes differently.
+    data set's name, and different where another version of Pillow decodes differently. ``skipped`` names what could not
+    be decoded, and so is in neither part.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Data:
     evaluate: Part
     pixels: int
     sha256: str
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,8 @@ def load_data(config: DataConfig, cache_dir: Path | None = None, *, skip_corrupt
     learnt, judged = (_materialised(store, part, entries) for part in (train, evaluate))
     sha256 = hashlib.sha256(canonical_json([list(classes), learnt.sha256, judged.sha256]).encode()).hexdigest()
     train_part, evaluate_part = (Part(entry.images, entry.labels) for entry in (learnt, judged))
-    return Data(config.name, classes, train_part, evaluate_part, config.pixels, sha256)
+    skipped = tuple(name for entry in entries.values() for name, _ in entry.skipped)
+    return Data(config.name, classes, train_part, evaluate_part, config.pixels, sha256, skipped)
 
 
 def _check(config: DataConfig) -> None:
@@ -158,11 +162,11 @@ def _decode_split(source: Source, store: Store, opened: Opened, split: str, size
     with store.writing(key, size, len(pictures.labels)) as writer:
         for index, picture in decode_all(pictures, size, f"{source.name} {split} at {size} pixels"):
             if isinstance(picture, str):
-                writer.skipped.append((index, picture))
+                writer.skipped.append((pictures.name(index), picture))
             else:
                 writer.append(picture, int(pictures.labels[index]))
         if not writer.labels:
-            first = writer.skipped[0][1] if writer.skipped else "it is empty"
+            first = _named(writer.skipped[:1]) if writer.skipped else "it is empty"
             raise BenchmarkError(f"{source.place}, split {split}: not one picture can be decoded; {first}")
     return store.made(key)
 
@@ -171,12 +175,16 @@ def _report_corrupt(where: str, entry: Entry, skip: bool) -> None:
     """Refuse what could not be decoded, or say that it is left out, each time the data are used."""
     if not entry.skipped:
         return
-    named = "; ".join(f"{index} ({reason})" for index, reason in entry.skipped[:_NAMED])
     more = f"; and {len(entry.skipped) - _NAMED} more" if len(entry.skipped) > _NAMED else ""
-    text = f"{where}: {len(entry.skipped):,} of {entry.total:,} pictures cannot be decoded: {named}{more}"
+    named = _named(entry.skipped[:_NAMED]) + more
+    text = f"{where}: {len(entry.skipped):,} of {entry.total:,} pictures cannot be decoded: {named}"
     if not skip:
-        raise BenchmarkError(f"{text}. Repair or remove them, or leave them out with skip_corrupt")
+        raise BenchmarkError(f"{text}. Repair or remove them, or leave them out: bench run --skip-corrupt")
     print(f"{text}. They are left out", file=sys.stderr)
+
+
+def _named(skipped: Sequence[tuple[str, str]]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in skipped)
 
 
 def _parts(config: DataConfig, part_of: Roles, entries: dict[str, Entry]) -> tuple[_Selection, _Selection]:

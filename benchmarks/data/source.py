@@ -21,10 +21,14 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Pictures:
-    """One split, still encoded. ``labels`` is int64 (n,), -1 where there is none; ``read(i)`` gives a file's bytes."""
+    """One split, still encoded.
+
+    ``labels`` is int64 (n,), -1 where there is none; ``read(i)`` gives a file's bytes, ``name(i)`` says which it is.
+    """
 
     labels: np.ndarray
     read: Callable[[int], bytes]
+    name: Callable[[int], str]
 
 
 @dataclass(frozen=True)

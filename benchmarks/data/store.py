@@ -34,7 +34,7 @@ class Layout:
 class Entry:
     """A decoded split, or a selection of several: uint8 (n, s, s, 3), memory-mapped, and int64 (n,).
 
-    ``sha256`` is over the bytes of both. ``skipped`` holds index and reason of each picture of the split's ``total``
+    ``sha256`` is over the bytes of both. ``skipped`` holds name and reason of each picture of the split's ``total``
     that could not be decoded and is not in here.
     """
 
@@ -42,7 +42,7 @@ class Entry:
     labels: np.ndarray
     sha256: str
     total: int
-    skipped: tuple[tuple[int, str], ...]
+    skipped: tuple[tuple[str, str], ...]
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Writer:
 
     folder: Path
     size: int
-    skipped: list[tuple[int, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ class Store:
             whole = all((folder / name).stat().st_size == expected for name, expected in sizes.items())
             if not (whole and self._is_ours(meta) and meta["key"] == key):
                 return None
-            skipped = tuple((int(index), str(reason)) for index, reason in meta["skipped"])
+            skipped = tuple((str(name), str(reason)) for name, reason in meta["skipped"])
             images = np.memmap(folder / _IMAGES, dtype=np.uint8, mode="r", shape=(count, size, size, 3))
             labels = np.fromfile(folder / _LABELS, dtype="<i8").astype(np.int64, copy=False)
             return Entry(images, labels, str(meta["sha256"]), int(meta["total"]), skipped)

@@ -1,10 +1,12 @@
 """The report: what the runs of an experiment say, as a page, as Markdown and as CSV."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from masterkey.atomic import write_all_atomically
 
+from ..config import BenchmarkError
 from ..experiment import Experiment
 from ..store import ResultStore
 from .markdown import write_markdown
@@ -33,9 +35,12 @@ def write_report(
         The files, the page first.
 
     Raises:
-        BenchmarkError: an experiment without a finished run, or whose file or results cannot be used.
+        BenchmarkError: an experiment without a finished run, or whose file or results cannot be used; two of a name.
         SaveError: a file cannot be written; what was there is untouched.
     """
+    twice = [name for name, count in Counter(experiment.name for experiment in experiments).items() if count > 1]
+    if twice:
+        raise BenchmarkError(f"two experiments are named {twice[0]}; rename a file, or report them one by one")
     sections = [make_section(experiment, store, results_option) for experiment in experiments]
     files = {folder / name: content for name, content in _csv_files(sections).items()}
     files[folder / MARKDOWN] = write_markdown(sections)

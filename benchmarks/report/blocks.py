@@ -1,6 +1,6 @@
 """The blocks of the page: cards, figures and tables, each with its note and the command that makes it again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from .curves import Legend, against_n, learning_curve, legend_key, retention_bars
@@ -8,6 +8,7 @@ from .forest import forest
 from .html import at, element, figure, matrix, overview, sentence, table
 from .results import RANDOM, SCRATCH, label
 from .section import Section
+from .svg import Row
 from .words import GAIN, LOSS, NO_CLAIM, OPEN, Verdict, interval, over
 
 _CARDS = {
@@ -62,9 +63,7 @@ def main_figures(section: Section) -> list[str]:
         triangles = block(section, "triangles", table(tables["triangles"]))
         return [block(section, "matrix", grids, folded(again, section, "matrix")), triangles]
     if experiment.layout == "curve":
-        figures = _headed(
-            (_name(place), _wide(*against_n(at(tables["series"], *place)))) for place in section.results.places
-        )
+        figures = _headed((_name(place), _against_n(at(tables["series"], *place))) for place in section.results.places)
         return [block(section, "series", figures, folded(again, section, "series"))]
     if experiment.layout == "bars":
         by_target = {
@@ -90,7 +89,11 @@ def forests(section: Section) -> str:
         (
             _name(place),
             _panels(
-                forest(at(section.tables["differences"], *place), control, results.controls(*place))
+                forest(
+                    at(section.tables["differences"], *place),
+                    control,
+                    [arm for arm in results.at(*place) if results.is_control(*place, arm)],
+                )
                 for control in results.controls(*place)
             ),
         )
@@ -123,6 +126,12 @@ def curves(section: Section) -> str:
     if section.experiment.layout == "arms":
         return content
     return element("details", element("summary", "The curves of every arm") + content, class_="paper")
+
+
+def _against_n(rows: Sequence[Row]) -> str:
+    """Draw accuracy against n, and below it the same relative to scratch's if that is known."""
+    known = any(row["relative"] is not None for row in rows)
+    return "".join(_wide(*against_n(rows, relative=relative)) for relative in ((False, True) if known else (False,)))
 
 
 def _headed(parts: Iterable[tuple[str, str]]) -> str:

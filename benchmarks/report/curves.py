@@ -42,23 +42,26 @@ def learning_curve(rows: Sequence[Row], arm: str) -> str:
     return canvas.render()
 
 
-def against_n(rows: Sequence[Row]) -> tuple[str, Legend]:
+def against_n(rows: Sequence[Row], *, relative: bool = False) -> tuple[str, Legend]:
     """Draw accuracy against n for one network and target; return it with its legend as (style, shape, name).
 
-    Arms without an n (scratch, selffer, random) are horizontal lines.
+    Arms without an n (scratch, selffer, random) are horizontal lines. ``relative``: in percent of scratch's.
     """
-    done = [row for row in rows if row["top1"] is not None]
-    spread = [must(row, "top1") + sign * (number(row, "deviation") or 0) for row in done for sign in (1, -1)]
+    value, error = ("relative", "relative_deviation") if relative else ("top1", "deviation")
+    done = [row for row in rows if row[value] is not None]
+    spread = [must(row, value) + sign * (number(row, error) or 0) for row in done for sign in (1, -1)]
     places = sorted({must(row, "n") for row in rows if row["n"] is not None})
-    left, right, top, bottom = 40.0, 470.0, 14.0, 258.0
+    left, right, top, bottom = 40.0, 470.0, 20.0, 258.0
     x, y = Scale(*span(places, pad=0.04), left, right), Scale(*span(spread), bottom, top)
-    canvas = Canvas(480, 294, "Accuracy in percent against n")
+    title = "Accuracy in percent of scratch's" if relative else "Accuracy in percent"
+    canvas = Canvas(480, 294, f"{title} against n")
+    canvas.text((left, 11), title, "tick")
     few = len(places) <= 14 and all(place == int(place) for place in places)
     canvas.axis_x(x, top, bottom, places if few else x.ticks(6), "n, layers that hold the bank")
     canvas.axis_y(y, left, right, y.ticks(5))
     legend: Legend = []
     for i, row in enumerate(row for row in done if row["n"] is None):
-        height = y(must(row, "top1"))
+        height = y(must(row, value))
         canvas.line((left, height), (right, height), f"line flat dash{i % 4}")
         legend.append((f"line flat dash{i % 4}", None, str(row["series"])))
     names = list(dict.fromkeys(str(row["series"]) for row in rows if row["n"] is not None))
@@ -67,11 +70,11 @@ def against_n(rows: Sequence[Row]) -> tuple[str, Legend]:
         style = f"s{i % _COLOURS}"
         own = [row for row in done if row["series"] == name and row["n"] is not None]
         own.sort(key=lambda row: must(row, "n"))
-        points = [(x(must(row, "n")) + aside, y(must(row, "top1"))) for row in own]
+        points = [(x(must(row, "n")) + aside, y(must(row, value))) for row in own]
         if points:
             canvas.path(points, f"line {style}")
         for point, row in zip(points, own, strict=True):
-            _draw_mark(canvas, point, number(row, "deviation"), y, i, style)
+            _draw_mark(canvas, point, number(row, error), y, i, style)
         legend.append((f"mark {style}", i, name))
     return canvas.render(), legend
 

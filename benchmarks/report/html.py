@@ -66,7 +66,9 @@ def overview(section: Section, model: str, target: str) -> str:
         cells += element("td", f"{figure(row['seeds'], 'count')} of {wanted}", class_="number")
         cells += element("td", figure(row["lr"], "rate"), class_="number")
         cells += element("td", figure(row["lrs_tried"], "count"), class_="number")
-        body += element("tr", cells, class_="control" if row["arm"] in controls else "")
+        body += element(
+            "tr", cells, class_="control" if section.results.is_control(model, target, str(row["arm"])) else ""
+        )
     return _scrolling(head, body)
 
 

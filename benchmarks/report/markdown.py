@@ -6,7 +6,7 @@ from .matrix import DIAGONAL, Cross, crosses, matrix_columns
 from .section import Section, plain_text
 from .table import NONE, Table, Value, show
 
-_SHOWN = ("triangles", "retention", "series", "arms", "differences", "cost", "machines")
+_SHOWN = ("verdicts", "triangles", "retention", "series", "arms", "differences", "cost", "machines")
 
 
 def write_markdown(sections: Sequence[Section]) -> bytes:
@@ -18,12 +18,13 @@ def _section(section: Section) -> list[str]:
     experiment = section.experiment
     lines = [f"# {experiment.title}", "", f"`{experiment.name}`, size {experiment.size}.", ""]
     lines += [f"- {_escape(plain_text(sentence))}" for sentence in section.sentences]
-    lines += ["", f"> {' '.join(experiment.shows.split())}", "", "```sh", section.run_command]
+    lines += ["", *([f"> {' '.join(experiment.shows.split())}", ""] if experiment.shows.strip() else [])]
+    lines += ["```sh", section.run_command]
     lines += [section.report_command, "```", ""]
     if "matrix" in section.tables:
         lines += _matrix(section)
     for name in _SHOWN:
-        if name in section.tables:
+        if name in section.tables and section.tables[name].rows:
             table = section.tables[name]
             lines += [f"## {table.title}", "", table.note, "", *_table(table, table.rows), ""]
             lines += [f"`{section.command(name)}`", ""]

@@ -1,22 +1,29 @@
 """The transfer matrix: targets down, sources across, as in Tables 4 and 5 of seed 000.
 
 The diagonal holds the accuracy with the network's own filters of the target (selffer) and is coloured by its change
-against the original accuracy (scratch). The other cells hold the difference to their row's diagonal, with an arrow
-from 0.1 points on, as the figure is shown. The seed's arrows rest on single runs; here an arrow is filled only if the
-95 % interval of the paired differences leaves out zero, and outlined otherwise.
+against the original accuracy (scratch). The other cells hold the difference to their row's reference, with an arrow
+from 0.1 points on, as the figure is shown. The reference is the experiment's ``reference``: ``selffer``, the diagonal,
+as in Table 4, or ``scratch``, as in Table 5, whose arrows are against the original models. The seed's arrows rest on
+single runs; here an arrow is filled only if the 95 % interval of the paired differences leaves out zero, and outlined
+otherwise.
+
+Rows and columns are in the order of the experiment's ``by_size``, the data sets by size of train, the largest first;
+without it, of its targets. So below the diagonal the source is larger than the target. What ``by_size`` lacks (a target
+of one's own) comes last, and is in neither triangle.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..config import BenchmarkError
-from .results import SCRATCH, Cell, Results, label
+from .results import SCRATCH, SELFFER, Cell, Results, label
 from .student import Sample, summarize
 from .table import Column, Figure, Sentence, Table, Value, make_table
 from .tables import MODEL, TARGET, paired
 
 GLYPHS = {("up", True): "▲", ("up", False): "△", ("down", True): "▼", ("down", False): "▽"}
 REFERENCE, DIAGONAL, TRANSFER = "reference", "selffer", "transfer"
+_REFERENCES = {SELFFER: "the row's diagonal", SCRATCH: "the original accuracy (scratch)"}
 
 
 @dataclass(frozen=True)
@@ -35,13 +42,16 @@ class Cross:
 
 
 def matrix_table(results: Results) -> Table:
-    """Accuracy with every source on every target, and its difference to the row's selffer (selffer's: to scratch).
+    """Accuracy with every source on every target, and its difference to the row's reference (selffer's: to scratch).
 
     Raises:
-        BenchmarkError: two arms take their filters from the same source, so they would share a cell.
+        BenchmarkError: two arms take their filters from the same source, so they would share a cell; an unknown
+            ``reference``.
     """
+    reference, order = reference_of(results), [*size_order(results), *results.experiment.targets]
     rows: list[Sequence[Value]] = []
-    for model, target in results.places:
+    # the sort is stable, so networks keep their order
+    for model, target in sorted(results.places, key=lambda place: order.index(place[1])):
         own, cells = results.own_source(model, target), results.at(model, target)
         taken: dict[str, str] = {}
         for arm, cell in cells.items():
@@ -53,7 +63,7 @@ def matrix_table(results: Results) -> Table:
                 raise BenchmarkError(
                     f"a matrix has one arm for each source, but {taken[source]} and {arm} both come from {source}"
                 )
-            against = {DIAGONAL: SCRATCH, TRANSFER: own}.get(role)
+            against = {DIAGONAL: SCRATCH, TRANSFER: own if reference == SELFFER else SCRATCH}.get(role)
             known = against is not None and against in cells
             difference = paired(results, model, target, arm, str(against)) if known else Sample(0)
             points = None if difference.mean is None else round(round(difference.mean, 6), 1)
@@ -76,22 +86,41 @@ def matrix_table(results: Results) -> Table:
         Column("pairs", "pairs", "count"),
     )
     note = (
-        "Rows are targets, columns sources. Diagonal: accuracy with the network's own filters of the target (selffer: "
-        "twice the training), green where it is above the original accuracy, red where below, grey where the same. "
-        "Other cells: points above or below the row's diagonal, with an arrow from 0.1 on; a filled arrow ▲▼ where the "
-        "paired 95 % interval leaves out zero, an outlined one △▽ where it does not."
+        "Rows are targets, columns sources, the largest data sets first. Diagonal: accuracy with the network's own "
+        "filters of the target (selffer: twice the training), green where it is above the original accuracy, red where "
+        f"below, grey where the same. Other cells: points above or below {_REFERENCES[reference]}, with an arrow from "
+        "0.1 on; a filled arrow ▲▼ where the paired 95 % interval leaves out zero, an outlined one △▽ where it does "
+        "not."
     )
     return make_table("matrix", "Transfer matrix", note, columns, rows)
 
 
+def reference_of(results: Results) -> str:
+    """Return what the transfers of a row are compared with: ``selffer`` or ``scratch``.
+
+    Raises:
+        BenchmarkError: the experiment names something else.
+    """
+    reference = str(results.experiment.raw.get("reference", SELFFER))
+    if reference not in _REFERENCES:
+        raise BenchmarkError(
+            f"experiment {results.experiment.name}: reference is {reference!r:.40}; known: {', '.join(_REFERENCES)}"
+        )
+    return reference
+
+
+def size_order(results: Results) -> list[str]:
+    """Return the data sets by size of train, the largest first: the experiment's ``by_size``, else its targets."""
+    return [str(name) for name in results.experiment.raw.get("by_size", results.experiment.targets)]
+
+
 def matrix_columns(results: Results, matrix: Table) -> list[str]:
-    """Return the columns: sources in the order of the experiment's arms, then references (scratch, random)."""
+    """Return the columns: sources by size, those of unknown size in the order of arms, references (scratch, random)."""
     references = [str(row["source"]) for row in matrix.rows if row["role"] == REFERENCE]
     found = [str(row["source"]) for row in matrix.rows if row["role"] != REFERENCE]
     named = [str(arm.get("bank", "")).removeprefix("scratch:") for arm in results.experiment.arms]
-    ordered = [
-        name for name in (*named, *(label(str(arm["name"])) for arm in results.experiment.arms)) if name in found
-    ]
+    arms = [label(str(arm["name"])) for arm in results.experiment.arms]
+    ordered = [name for name in (*size_order(results), *named, *arms) if name in found]
     return list(dict.fromkeys([*ordered, *found, *references]))
 
 
@@ -108,18 +137,20 @@ def crosses(table: Table, model: str) -> dict[str, dict[str, Cross]]:
 
 
 def triangles_table(results: Results, matrix: Table) -> Table:
-    """In how many pairs of source and target the source's filters do better or worse than selffer.
+    """In how many pairs of source and target the source's filters do better or worse than the row's reference.
 
-    Below the diagonal the source comes before the target in the experiment's order, which in the seed is by size.
+    Below the diagonal the source is larger than the target; a source need not be a target for that. A pair with one of
+    unknown size is counted in ``all`` alone.
     """
-    place = {target: i for i, target in enumerate(results.experiment.targets)}
+    place = {name: i for i, name in enumerate(size_order(results))}
     rows: list[Sequence[Value]] = []
     for model in results.experiment.models:
         points = _points(matrix, model)
+        ranked = {pair: value for pair, value in points.items() if {*pair} <= place.keys()}
         parts = {
             "all": list(points.values()),
-            "below the diagonal": [v for (a, b), v in points.items() if a in place and place[a] < place[b]],
-            "above the diagonal": [v for (a, b), v in points.items() if a in place and place[a] > place[b]],
+            "below the diagonal": [v for (a, b), v in ranked.items() if place[a] < place[b]],
+            "above the diagonal": [v for (a, b), v in ranked.items() if place[a] > place[b]],
         }
         for part, values in parts.items():
             rows.append((model, part, sum(v > 0 for v in values), sum(v < 0 for v in values), len(values)))
@@ -130,7 +161,10 @@ def triangles_table(results: Results, matrix: Table) -> Table:
         Column("worse", "worse", "count"),
         Column("pairs", "pairs", "count"),
     )
-    note = "Pairs of source and target by the sign of the difference to selffer as shown, whatever its interval."
+    note = (
+        f"Pairs of source and target by the sign of the difference to {reference_of(results)} as shown, whatever its "
+        "interval. Below the diagonal the source is the larger data set, above it the target."
+    )
     return make_table("triangles", "Above and below the diagonal", note, columns, rows)
 
 
@@ -141,7 +175,8 @@ def matrix_sentences(results: Results, matrix: Table, triangles: Table) -> list[
         parts = [row for row in triangles.rows if row["model"] == model and row["pairs"]]
         if not parts:
             continue
-        counts: list[str | Figure] = [f"{model}: filters of other data do better than selffer in "]
+        reference = reference_of(results)
+        counts: list[str | Figure] = [f"{model}: filters of other data do better than {reference} in "]
         for row in parts:
             where = "" if row["part"] == "all" else f" {row['part']}"
             counts += [Figure(row["better"], "count"), " of ", Figure(row["pairs"], "count"), f" pairs{where}, "]
@@ -164,7 +199,7 @@ def _role(results: Results, cell: Cell) -> str | None:
         return DIAGONAL
     if cell.arm in results.candidates(*place):
         return TRANSFER
-    return REFERENCE if cell.arm in results.controls(*place) else None
+    return REFERENCE if results.is_control(*place, cell.arm) else None
 
 
 def _source(cell: Cell, role: str) -> str:

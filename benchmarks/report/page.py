@@ -68,8 +68,7 @@ def _section(section: Section) -> str:
         *(main + answer if main else answer),
         element("h2", "In words"),
         element("ul", "".join(element("li", sentence(said)) for said in section.sentences), class_="said"),
-        element("p", "What the paper says:", class_="note"),
-        element("blockquote", escape(" ".join(experiment.shows.split()))),
+        *_expected(experiment.shows),
         block(section, "arms", accuracies(section)),
         block(section, "differences", forests(section), folded("The same as a table", section, "differences")),
         block(section, "curves", curves(section)),
@@ -80,3 +79,9 @@ def _section(section: Section) -> str:
         element("pre", escape(f"{section.run_command}\n{section.report_command}")),
     ]
     return element("section", "".join(parts), id=experiment.name)
+
+
+def _expected(shows: str) -> list[str]:
+    """Return what the paper says; nothing where an experiment of one's own says nothing."""
+    said = element("blockquote", escape(" ".join(shows.split())))
+    return [element("p", "What the paper says:", class_="note"), said] if shows.strip() else []

@@ -20,7 +20,8 @@ class Run:
 
     ``top1`` is in percent of the evaluated pictures, ``curve`` is (epochs done, top1), ``seconds`` of the whole run,
     ``epoch_seconds`` of training alone, ``peak_memory`` in bytes. ``source_seconds`` are those of the runs whose
-    filters or weights it takes, None if one of them was done elsewhere.
+    filters or weights it takes, None if one of them was done elsewhere. ``load`` is the highest load average that its
+    machine had when it ended (of 1, 5 and 15 minutes), None if it was not recorded; ``cores`` are the machine's.
     """
 
     id: str
@@ -30,6 +31,13 @@ class Run:
     epoch_seconds: tuple[float, ...]
     peak_memory: float
     source_seconds: float | None
+    load: float | None = None
+    cores: int | None = None
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more wanted to run than there were cores, so that the times are too long."""
+        return self.load is not None and self.cores is not None and self.load > self.cores
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,7 @@ class Listed:
     status: str
     top1: float | None = None
     seconds: float | None = None
+    load: float | None = None
     machine: str | None = None
 
 
@@ -93,17 +102,36 @@ class Results:
         return {cell.arm: cell for cell in self.cells.values() if (cell.model, cell.target) == (model, target)}
 
     def controls(self, model: str, target: str) -> list[str]:
-        """Return the arms that others are compared with: scratch, random, and the experiment's ``controls``."""
+        """Return what the arms are compared with: scratch, random, and the experiment's ``controls``.
+
+        Each is an arm of that name, or a series of them, ``random/1``, ``random/2``; see :meth:`opposite`.
+        """
         wanted = {SCRATCH, RANDOM, *self.experiment.raw.get("controls", ())}
-        return [arm for arm in self.at(model, target) if arm in wanted]
+        named = [name for arm in self.at(model, target) for name in (arm, _series(arm)) if name in wanted]
+        return list(dict.fromkeys(named))
+
+    def is_control(self, model: str, target: str, arm: str) -> bool:
+        """Whether an arm is a control, or one of a series that is."""
+        return not {arm, _series(arm)}.isdisjoint(self.controls(model, target))
+
+    def opposite(self, model: str, target: str, arm: str, control: str) -> str | None:
+        """Return the arm that an arm is compared with: of ``AnB/3`` the control ``random/3``, else ``random``.
+
+        None if the control has neither, or if it is the arm itself.
+        """
+        cells = self.at(model, target)
+        series, _, value = arm.rpartition("/")
+        names = (f"{control}/{value}", control) if series else (control,)
+        found = next((name for name in names if name in cells), None)
+        return None if found == arm else found
 
     def candidates(self, model: str, target: str) -> list[str]:
         """Return the arms with a bank that is neither a control nor learnt by the same network on the target."""
-        controls, own = self.controls(model, target), _own(model, target)
+        own = _own(model, target)
         return [
             cell.arm
             for cell in self.at(model, target).values()
-            if cell.bank is not None and cell.bank not in own and cell.arm not in controls
+            if cell.bank is not None and cell.bank not in own and not self.is_control(model, target, cell.arm)
         ]
 
     def own_source(self, model: str, target: str) -> str | None:
@@ -154,7 +182,7 @@ def collect(experiment: Experiment, store: ResultStore) -> Results:
     if not any(run.status == DONE for run in listed.values()):
         raise BenchmarkError(
             f"no run of {experiment.name} at size {experiment.size} is finished in {store.root}; "
-            f"first: masterkey bench run {experiment.name} --size {experiment.size}"
+            f"first: {experiment.command('run')}"
         )
     return Results(experiment, cells, tuple(listed.values()), machines)
 
@@ -185,6 +213,11 @@ def _cell(
         else:
             runs[seed] = _run(finals[seed], store)
     return Cell(model, target, name, arm.get("bank"), describe_arm(arm), lr, tried, runs, missing)
+
+
+def _series(arm: str) -> str:
+    """Return ``AnB`` of ``AnB/3``, nothing of other names."""
+    return arm.rpartition("/")[0]
 
 
 def _own(model: str, target: str) -> tuple[str, ...]:
@@ -228,7 +261,13 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         epoch_seconds=tuple(machine["epoch_seconds"]),
         peak_memory=machine["peak_memory"],
         source_seconds=None if None in sources else sum(source["machine"]["seconds"] for source in sources if source),
+        load=_load(machine),
+        cores=machine.get("cores"),
     )
+
+
+def _load(machine: Mapping[str, Any]) -> float | None:
+    return max(machine.get("load_average") or (), default=None)
 
 
 def _all_needs(planned: Planned) -> Iterator[Planned]:
@@ -250,4 +289,5 @@ def _listed(planned: Planned, store: ResultStore, machines: dict[str, dict[str, 
     machine = {key: value for key, value in result["machine"].items() if key not in _NOT_THE_MACHINE}
     name = next((name for name, known in machines.items() if known == machine), f"M{len(machines) + 1}")
     machines[name] = machine
-    return Listed(*place, DONE, result["metrics"]["top1"], result["machine"]["seconds"], name)
+    times = (result["machine"]["seconds"], _load(result["machine"]))
+    return Listed(*place, DONE, result["metrics"]["top1"], *times, name)

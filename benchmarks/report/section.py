@@ -1,6 +1,5 @@
 """An experiment's part of the report: its tables, what they say, and how to make them again."""
 
-import shlex
 from dataclasses import dataclass
 
 from ..config import BenchmarkError
@@ -75,19 +74,15 @@ def make_section(experiment: Experiment, store: ResultStore, results_option: str
         tables.append(retention_table(results))
     tables += [arms_table(results), differences_table(results), curves_table(results), cost_table(results)]
     tables += [runs_table(results), machines_table(results)]
-    options = ["--size", experiment.size, *(["--results", results_option] if results_option else [])]
+    options = ["--results", results_option] if results_option else []
     return Section(
         results,
         tuple(verdicts),
         tuple(said),
         {table.name: table for table in tables},
-        _command("run", experiment.name, *options),
-        _command("report", experiment.name, *options, "-o", "report"),
+        experiment.command("run", *options),
+        experiment.command("report", *options, "-o", "report"),
     )
-
-
-def _command(verb: str, *arguments: str) -> str:
-    return shlex.join(["masterkey", "bench", verb, *arguments])
 
 
 def plain_text(sentence: Sentence) -> str:

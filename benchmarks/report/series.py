@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from .results import SCRATCH, Results
-from .student import summarize
+from .student import Sample, summarize
 from .table import Column, Table, Value, make_table
 from .tables import MODEL, TARGET
 
@@ -18,13 +18,18 @@ def place_on_axis(arm: str) -> tuple[str, float] | None:
 
 
 def series_table(results: Results) -> Table:
-    """Accuracy by series and n; arms without an n (scratch, selffer) are horizontal lines, their n missing."""
+    """Accuracy by series and n; arms without an n (scratch, selffer) are horizontal lines, their n missing.
+
+    ``relative`` is in percent of scratch's accuracy with the same seed, as Figure 3 has it ("relative accuracy to base
+    models"); None without scratch.
+    """
     rows: list[Sequence[Value]] = []
     for model, target in results.places:
         for arm, cell in results.at(model, target).items():
-            sample = summarize(cell.top1)
+            sample, share = summarize(cell.top1), _shares(results, model, target, arm)
             series, n = place_on_axis(arm) or (arm, None)
-            rows.append((model, target, series, n, sample.mean, sample.deviation, sample.n))
+            figures = (sample.mean, sample.deviation, sample.n, share.mean, share.deviation)
+            rows.append((model, target, series, n, *figures))
     columns = (
         *(MODEL, TARGET),
         Column("series", "series", key=True),
@@ -32,10 +37,12 @@ def series_table(results: Results) -> Table:
         Column("top1", "accuracy, %", "accuracy"),
         Column("deviation", "± sd", "deviation"),
         Column("seeds", "seeds", "count"),
+        Column("relative", "% of scratch", "accuracy"),
+        Column("relative_deviation", "± sd of it", "deviation"),
     )
     note = (
-        "Mean accuracy over seeds against n, bars of one sample deviation; a negative n counts from the last layer. "
-        "Horizontal lines: arms that have no n."
+        "Mean accuracy over seeds against n, and the same in percent of scratch's with the same seed; bars of one "
+        "sample deviation; a negative n counts from the last layer. Horizontal lines: arms that have no n."
     )
     return make_table("series", "Accuracy against n", note, columns, rows)
 
@@ -44,12 +51,10 @@ def retention_table(results: Results) -> Table:
     """Accuracy of every arm as a share of scratch's, paired by seed."""
     rows: list[Sequence[Value]] = []
     for model, target in results.places:
-        scratch = results.cells.get((model, target, SCRATCH))
-        for arm, cell in results.at(model, target).items():
+        for arm in results.at(model, target):
             if arm == SCRATCH:
                 continue
-            whole = {seed: run.top1 for seed, run in scratch.runs.items() if run.top1 > 0} if scratch else {}
-            sample = summarize([100 * run.top1 / whole[seed] for seed, run in cell.runs.items() if seed in whole])
+            sample = _shares(results, model, target, arm)
             rows.append((model, target, arm, sample.mean, sample.deviation, sample.low, sample.high, sample.n))
     columns = (
         *(MODEL, TARGET),
@@ -62,3 +67,11 @@ def retention_table(results: Results) -> Table:
     )
     note = "Accuracy in percent of scratch's with the same seed: mean, and bars of one sample deviation."
     return make_table("retention", "Accuracy retained", note, columns, rows)
+
+
+def _shares(results: Results, model: str, target: str, arm: str) -> Sample:
+    """Summarise an arm's accuracy in percent of scratch's, over the seeds that both have."""
+    scratch = results.cells.get((model, target, SCRATCH))
+    whole = {seed: run.top1 for seed, run in scratch.runs.items() if run.top1 > 0} if scratch else {}
+    runs = results.cells[model, target, arm].runs
+    return summarize([100 * run.top1 / whole[seed] for seed, run in runs.items() if seed in whole])

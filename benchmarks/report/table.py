@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["text", "accuracy", "difference", "deviation", "count", "seconds", "megabytes", "rate", "epochs", "flag"]
+Measure = Literal["accuracy", "difference", "deviation", "count", "seconds", "megabytes", "rate", "epochs", "load"]
+Kind = Literal["text", "flag"] | Measure
 Value = str | float | int | bool | None
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -100,7 +101,7 @@ def show(value: Value, kind: Kind) -> str:
         return "yes" if value else "no"
     if kind == "difference":
         return f"{value:+.1f}".replace("-", MINUS) if abs(round(value, 1)) > 0 else "0.0"
-    if kind in ("accuracy", "deviation", "epochs"):
+    if kind in ("accuracy", "deviation", "epochs", "load"):
         return f"{value:.0f}" if kind == "epochs" else f"{value:.1f}"
     if kind == "rate":
         return f"{value:g}"

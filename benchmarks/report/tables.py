@@ -53,13 +53,14 @@ def arms_table(results: Results) -> Table:
 
 
 def differences_table(results: Results) -> Table:
-    """Every arm against every control, paired by seed."""
+    """Every arm against every control, paired by seed; of a series, AnB/3 against random/3."""
     rows: list[Sequence[Value]] = []
     for model, target in results.places:
         for control, arm in product(results.controls(model, target), results.at(model, target)):
-            if arm == control:
+            opposite = results.opposite(model, target, arm, control)
+            if opposite is None:
                 continue
-            sample = paired(results, model, target, arm, control)
+            sample = paired(results, model, target, arm, opposite)
             reading = READINGS[sample.sign] if sample.n else "missing"
             figures = (sample.mean, sample.low, sample.high, sample.deviation, sample.n, sample.beyond_two_errors)
             rows.append((model, target, arm, control, *figures, reading))
@@ -76,7 +77,8 @@ def differences_table(results: Results) -> Table:
     )
     note = (
         "Arm minus control in points, paired by seed, with Student's 95 % interval of the mean. above, below: the "
-        "interval leaves out zero; open: it holds zero. Intervals are not corrected for the number of comparisons."
+        "interval leaves out zero; open: it holds zero. Intervals are not corrected for the number of comparisons. "
+        "Where a control is a series, series/n is compared with control/n."
     )
     return make_table("differences", "Paired differences", note, columns, rows)
 
@@ -119,6 +121,7 @@ def cost_table(results: Results) -> Table:
                 max(run.peak_memory for run in runs) / _MEGABYTE if runs else None,
                 epochs,
                 seconds,
+                max((run.load for run in runs if run.load is not None), default=None),
             )
         )
     columns = (
@@ -129,13 +132,27 @@ def cost_table(results: Results) -> Table:
         Column("peak_memory_mb", "peak MB", "megabytes"),
         Column("epochs_to_scratch", "epochs to scratch", "epochs"),
         Column("seconds_to_scratch", "s to scratch", "seconds"),
+        Column("load", "highest load", "load"),
     )
     note = (
         "Means over seeds; peak memory is the largest. To scratch: the first evaluated epoch after which the arm's "
         "mean curve is at scratch's final mean accuracy, and the training time until then. For its source: the "
-        "training of the filters that it takes, which comes on top, so selffer trains twice."
+        "training of the filters that it takes, which comes on top, so selffer trains twice. Load: of the machine when "
+        f"a run ended, the highest.{_crowding(results)}"
     )
     return make_table("cost", "Cost", note, columns, rows)
+
+
+def _crowding(results: Results) -> str:
+    """Warn of times that were taken on a machine with other work; nothing where none were."""
+    runs = {run.id: run for cell in results.cells.values() for run in cell.runs.values()}
+    crowded = sum(run.is_crowded for run in runs.values())
+    if not crowded:
+        return ""
+    return (
+        f" Warning: {crowded} of {len(runs)} runs had a load above their machine's cores, so their seconds are too "
+        "long and those of arms cannot be compared; epochs can."
+    )
 
 
 def _reach(cell: Cell, accuracy: float) -> tuple[int | None, float | None]:
@@ -153,7 +170,7 @@ def runs_table(results: Results) -> Table:
     rows: list[Sequence[Value]] = [
         (
             *(run.model, run.target, run.arm, run.stage, run.seed, run.lr, run.id),
-            *(run.status, run.top1, run.seconds, run.machine),
+            *(run.status, run.top1, run.seconds, run.load, run.machine),
         )
         for run in results.listed
     ]
@@ -166,6 +183,7 @@ def runs_table(results: Results) -> Table:
         Column("status", "status"),
         Column("top1", "accuracy, %", "accuracy"),
         Column("seconds", "seconds", "seconds"),
+        Column("load", "load", "load"),
         Column("machine", "machine"),
     )
     note = (

@@ -1,10 +1,10 @@
 """What the figures say, in words; a gain is claimed only over every control, and never without ``random``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from .results import RANDOM, SCRATCH, Cell, Results, label
+from .results import RANDOM, SCRATCH, Results, label
 from .student import Sample
 from .table import Column, Figure, Sentence, Table, Value, make_table
 from .tables import MODEL, TARGET, paired
@@ -35,17 +35,17 @@ class Verdict:
 
 def judge(results: Results, model: str, target: str) -> Verdict | None:
     """Compare every arm that puts in a bank with every control; None where no arm does."""
-    candidates, controls = results.candidates(model, target), results.controls(model, target)
+    candidates = results.candidates(model, target)
     if not candidates:
         return None
     cells = results.at(model, target)
     means = {arm: fmean(cells[arm].top1) for arm in candidates if cells[arm].runs}
-    samples = {arm: {control: paired(results, model, target, arm, control) for control in controls} for arm in means}
+    samples = {arm: _over(results, model, target, arm) for arm in means}
     signs = {arm: {sample.sign for sample in samples[arm].values()} for arm in means}
     gains = tuple(arm for arm in means if signs[arm] == {1} and not cells[arm].missing)
     losses = tuple(arm for arm in means if -1 in signs[arm])
     best = max(gains or means, key=lambda arm: means[arm], default=None)
-    refusal = _refusal(cells, controls, best)
+    refusal = _refusal(results, model, target, best)
     return Verdict(
         model,
         target,
@@ -60,14 +60,27 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
     )
 
 
-def _refusal(cells: Mapping[str, Cell], controls: Sequence[str], best: str | None) -> str | None:
+def _over(results: Results, model: str, target: str, arm: str) -> dict[str, Sample]:
+    """Return the differences to every control; of one that has no counterpart to the arm, nothing is known."""
+    opposite = {name: results.opposite(model, target, arm, name) for name in results.controls(model, target)}
+    return {
+        name: Sample(0) if other is None else paired(results, model, target, arm, other)
+        for name, other in opposite.items()
+    }
+
+
+def _refusal(results: Results, model: str, target: str, best: str | None) -> str | None:
     """Say why nothing may be claimed, or None."""
+    cells, controls = results.at(model, target), results.controls(model, target)
     for control in (SCRATCH, RANDOM):
         if control not in controls:
             return f"the control {control} is no arm of this experiment"
     if best is None:
         return "no arm with a bank has a finished run"
-    for arm in (*controls, best):
+    for name in (*controls, best):
+        arm = best if name == best else results.opposite(model, target, best, name)
+        if arm is None:
+            return f"no arm of the control {name} is like {label(best)}"
         if cells[arm].missing:
             # a run that failed may be missing because of what it would have shown
             return f"{label(arm)} lacks {len(cells[arm].missing)} of its seeds"

@@ -1,0 +1,156 @@
+"""Experiments and data sets of one's own: a TOML file, a folder of pictures, another batch size."""
+
+from pathlib import Path
+
+import pytest
+from sweep_files import make_pictures
+
+from masterkey.benchmarks.config import BenchmarkError
+from masterkey.benchmarks.experiment import experiment_names, load_experiment
+from masterkey.benchmarks.experiment_file import read_built_in
+from masterkey.benchmarks.store import ResultStore
+from masterkey.benchmarks.sweep import expected_runs
+from masterkey.cli.main import run
+
+MINE = """
+targets = ["mine"]
+models = ["small"]
+seeds = [0, 1]
+lrs = [1e-3]
+arms = [
+    { name = "scratch" },
+    { name = "random", bank = "random" },
+    { name = "bank", bank = "scale-space-8" },
+    { name = "other", bank = "scratch:./pictures/../pictures" },
+]
+networks.small = { name = "convnext_atto", kwargs = { depths = [1, 1, 1, 1], dims = [8, 8, 8, 8] } }
+data.mine = { name = "./pictures", train = { batch_size = 6 } }
+pictures = { pixels = 32 }
+train = { epochs = 1, batch_size = 8, warmup_epochs = 0 }
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> Path:
+    """A folder with ``mine.toml`` and the pictures that it names."""
+    monkeypatch.setenv("MASTERKEY_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "mine"
+    make_pictures(folder / "pictures")
+    (folder / "mine.toml").write_text(MINE)
+    return folder
+
+
+@pytest.fixture
+def cli(capfd):
+    """Run the command line in this process: exit code and what it said."""
+
+    def call(*arguments) -> tuple[int, str]:
+        code = run([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out + captured.err
+
+    return call
+
+
+def test_a_file_is_run_and_reported_like_any_other(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    where = ("--size", "small", "--results", tmp_path / "r")
+    assert cli("bench", "run", "./mine.toml", *where)[1].endswith("10 done\n")
+    assert cli("bench", "run", "mine.toml", *where)[1].endswith("10 already there\n")
+    store = ResultStore(tmp_path / "r")
+    names = {store.read(run_id)["metrics"]["config"]["data"]["name"] for run_id in store.run_ids()}
+    assert names == {str(mine / "pictures")}
+    monkeypatch.chdir(tmp_path)  # the same file, seen from elsewhere, means the same runs
+    code, said = cli("bench", "report", "mine/mine.toml", *where, "-o", tmp_path / "out")
+    assert code == 0, said
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert f"masterkey bench report mine/mine.toml --size small --results {tmp_path / 'r'} -o report" in markdown
+    assert markdown.startswith("# mine\n") and "\n> " not in markdown
+    assert "## Runs that are missing" not in markdown
+
+
+def test_a_folder_is_a_target_of_any_experiment(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    options = ("--target", "./pictures", "--results", tmp_path / "r", "--size", "smoke")
+    assert cli("bench", "run", "arms", *options, "--only", "scratch", "--batch-size", 4)[0] == 0
+    store = ResultStore(tmp_path / "r")
+    (run_id,) = store.run_ids()
+    config = store.read(run_id)["metrics"]["config"]
+    assert (config["data"]["name"], config["data"]["pixels"]) == (str(mine / "pictures"), 32)
+    assert config["train"]["batch_size"] == 4
+    code, said = cli("bench", "report", "arms", *options, "--batch-size", 4, "-o", tmp_path / "out")
+    assert code == 0, said
+    command = "bench run arms --size smoke --target ./pictures --batch-size 4 --results"
+    assert command in (tmp_path / "out" / "report.md").read_text()
+    code, said = cli("bench", "report", "arms", *options, "-o", tmp_path / "out")
+    assert code == 1 and "no run of arms at size smoke is finished" in said  # another batch size, other runs
+
+
+def test_a_folder_that_is_no_data_set_is_refused_before_the_first_run(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    options = ("--size", "smoke", "--results", tmp_path / "r")
+    for folder, sentence in {"./none": "is no data folder", ".": "holds 1 folders (pictures)"}.items():
+        code, said = cli("bench", "run", "arms", *options, "--target", folder)
+        assert code == 1 and len(said.splitlines()) == 1
+        assert sentence in said
+    assert not (tmp_path / "r").exists()
+    code, said = cli("bench", "run", "arms", *options, "--target", "pest")
+    assert code == 1 and "no target 'pest'; did you mean pets?" in said
+
+
+def test_a_corrupt_picture_is_refused_or_left_out(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    (mine / "pictures" / "train" / "dark" / "0.png").write_bytes(b"no picture")
+    only = ("bench", "run", "arms", "--size", "smoke", "--results", tmp_path / "r", "--only", "scratch")
+    code, said = cli(*only, "--target", "./pictures")
+    assert code == 1 and "1 of 18 pictures cannot be decoded" in said
+    assert cli(*only, "--target", "./pictures", "--retry-failed", "--skip-corrupt")[0] == 0
+
+
+def test_a_batch_size_is_that_of_every_run(mine):
+    experiment = load_experiment(str(mine / "mine.toml"), "small")
+    nowhere = ResultStore(mine / "none")
+    before, after = (expected_runs(e, nowhere) for e in (experiment, experiment.with_batch_size(3)))
+    assert {run.config.train.batch_size for run in before} == {6, 8}
+    assert {run.config.train.batch_size for run in after} == {3}
+    assert not {run.config.id for run in before} & {run.config.id for run in after}
+    assert experiment.with_batch_size(None) is experiment
+
+
+def test_paths_are_absolute_and_other_names_stay(tmp_path):
+    (tmp_path / "a.toml").write_text(
+        MINE.replace('bank = "scale-space-8"', 'vary = { bank = ["./keys", "org/bank"] }').replace(
+            'bank = "random"', 'bank = "~/x"'
+        )
+    )
+    experiment = load_experiment(str(tmp_path / "a.toml"), "paper")
+    banks = {str(arm["name"]).split("/")[0]: arm.get("bank") for arm in experiment.arms}
+    assert banks["random"] == str(Path("~/x").expanduser().resolve())
+    assert [arm["bank"] for arm in experiment.arms if "bank/" in arm["name"]] == [str(tmp_path / "keys"), "org/bank"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("targets = [", "cannot be read"),
+        (MINE.replace('models = ["small"]', ""), "does not say models"),
+        (MINE.replace("pictures = {", "picture = {"), "says picture, which mean nothing; there are targets"),
+        (MINE.replace('targets = ["mine"]', 'targets = "mine"'), "targets is no list"),
+        (MINE.replace('{ name = "scratch" }', '{ bank = "random" }'), "arm 1 has no name"),
+        (MINE + "[sizes.smoke]\n", "has no size 'small'; it has smoke"),
+    ],
+)
+def test_a_file_that_means_nothing_is_refused_in_one_sentence(tmp_path, text, sentence):
+    (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises(BenchmarkError, match=r"experiment .*bad.toml.*") as refused:
+        load_experiment(str(tmp_path / "bad.toml"), "small")
+    assert sentence in str(refused.value)
+    with pytest.raises(BenchmarkError, match=r"cannot be read: .*No such file"):
+        load_experiment(str(tmp_path / "none.toml"), "small")
+
+
+def test_the_files_that_come_with_masterkey_say_nothing_unknown():
+    for name in experiment_names():
+        for size in ("smoke", "small", "paper"):
+            assert read_built_in(name, size)["shows"], name
