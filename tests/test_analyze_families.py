@@ -140,7 +140,7 @@ def test_keys_of_what_was_planted(written):
     found = [row for row in table(written, "keys-found") if row["kernel"] == "5x5"]
     assert len(found) == 16 and sum(int(row["filters"]) for row in found[8:]) == 60 - duplicates(written)
     assert all(float(row["error"]) < 0.1 for row in found if row["method"] == "kmeans")
-    assert {row["form"] for row in table(written, "keys-found") if row["kernel"] == "2x2"} == {""}
+    assert all(row["form"] for row in table(written, "keys-found") if row["kernel"] == "2x2")  # even sides by k + 1
     means = {(row["known"], row["source"]): float(row["mean"]) for row in table(written, "key-match")}
     assert means["scale-space-8", "greedy"] > 0.95 and means["scale-space-8", "kmeans"] > 0.85
     assert means["four keys", "greedy"] > 0.95 and means["scale-space-8", "kmeans, shuffled pixels"] < 0.5

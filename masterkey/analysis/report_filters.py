@@ -63,7 +63,7 @@ def _columns(study: KernelStudy, families: KernelFamilies | None, degenerate: Fi
     if families:
         columns |= _spread(_family_columns(families.sources["real"]), alive)
         columns |= _spread(_line_columns(families.line), alive) if families.line else {}
-    if study.kernel[0] % 2 and study.kernel[1] % 2 and bool(alive.any()):
+    if max(study.kernel) > 1 and bool(alive.any()):
         columns |= _spread(_scale_space_columns(study.table.filters[alive]), alive)
     return columns
 

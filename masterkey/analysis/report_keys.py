@@ -164,8 +164,8 @@ def _keys_table(found: Sequence[KernelKeys]) -> Table:
 
 
 def _fits(planes: Tensor) -> list[dict[str, Value]]:
-    """The scale-space model of each key; empty where kernels have an even side, for which there is none."""
-    if planes.shape[1] % 2 == 0 or planes.shape[2] % 2 == 0:
+    """The scale-space model of each key; empty for 1x1, which has no scale."""
+    if planes.shape[1:] == (1, 1):
         return [dict.fromkeys(("form", "sigma_x", "sigma_y", "gamma", "cosine", "error")) for _ in planes]
     fit = fit_scale_space(planes)
     figures = {
