@@ -11,6 +11,7 @@ from masterkey.errors import SaveError
 from .claim import is_claimed, settled
 from .config import CHECKPOINT_EVERY, BenchmarkError
 from .experiment import Experiment, Planned
+from .interrupt import Interrupts
 from .store import ResultStore
 from .workers import ProcessWorkers, Report, Setup, State, Workers
 
@@ -101,8 +102,8 @@ def run_sweep(
     retry_before = time.time() if retry_failed else None
     setup = Setup(store, device, threads, gpus, retry_before, checkpoint_every, skip_corrupt)
     sweep = Sweep(experiment, setup, on_progress)
-    with _workers(setup, jobs, ray) as workers:
-        sweep.complete(workers)
+    with Interrupts() as interrupts, _workers(setup, jobs, ray) as workers:
+        sweep.complete(workers, interrupts.check)
     return sweep.summary
 
 
@@ -145,11 +146,16 @@ class Sweep:
         self.expected: dict[str, Planned] = {}
         self.wanted: dict[str, Planned] = {}
 
-    def complete(self, workers: Workers) -> None:
-        """Start what is ready and hear what comes of it, until nothing is left that could be done."""
+    def complete(self, workers: Workers, check: Callable[[], None] = lambda: None) -> None:
+        """Start what is ready and hear what comes of it, until nothing is left that could be done.
+
+        ``check`` is called between two steps and may raise, to break it off.
+        """
         self._look()
         while True:
+            check()
             elsewhere = self._start_ready(workers)
+            check()
             if not self.running and not elsewhere:
                 break
             if not self.running:

@@ -18,6 +18,7 @@ from sweep_files import make_pictures, tiny_experiment
 import masterkey
 from masterkey.benchmarks.claim import claim, is_claimed
 from masterkey.benchmarks.config import BenchmarkError
+from masterkey.benchmarks.interrupt import Interrupts
 from masterkey.benchmarks.kill_test import kill_sweeps, metrics_of
 from masterkey.benchmarks.progress import Display
 from masterkey.benchmarks.store import WEIGHTS_NAME, ResultStore
@@ -291,6 +292,25 @@ def test_a_full_disk_stops_the_sweep_and_it_goes_on_later(pictures, store, unbro
 
     assert set(run_sweep(tiny_experiment(pictures), store, jobs=2).done) == set(unbroken)
     assert metrics_of(store) == unbroken
+
+
+def test_an_interrupt_waits_for_the_end_of_a_step_and_a_second_one_does_not():
+    with Interrupts() as interrupts:
+        interrupts.check()
+        signal.raise_signal(signal.SIGINT)  # is held back
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    heard: list[int] = []
+    try:
+        signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+        with Interrupts():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert heard == [signal.SIGINT]
 
 
 def test_an_interrupt_stops_the_sweep_and_it_goes_on_later(pictures, store, unbroken):
