@@ -18,7 +18,7 @@ class ListedData:
     """A data set: ``train`` are the pictures that are learnt from for the final figure, ``test`` those judged on.
 
     ``place`` is a folder, a repository on the Hub, or ``not here``. Of a folder the figures are None until it was used
-    once.
+    once; ``test`` is None, and its pictures in ``train``, where the set has no such part.
     """
 
     name: str
@@ -63,4 +63,5 @@ def _listed(name: str) -> ListedData:
         return ListedData(name, None, None, None, str(where))
     part = roles(source, layout.splits)
     train = sum(layout.splits[split] for split in (part.train, part.validation) if split)
-    return ListedData(name, len(layout.classes), train, layout.splits[part.test], str(where))
+    test = layout.splits[part.test] if part.test else None
+    return ListedData(name, len(layout.classes), train, test, str(where))

@@ -296,23 +296,49 @@ def test_a_class_missing_from_train_is_named(tmp_path, cache):
         load(laid_out, cache)
 
 
+@pytest.mark.parametrize("layout", ["classes beside each other", "train alone", "train alone, as on the Hub"])
+def test_a_set_without_a_test_part_sets_a_fifth_of_each_class_aside(tmp_path, cache, capsys, layout):
+    if layout == "train alone, as on the Hub":
+        root = hub_folder(tmp_path / "set", {"train": [0] * 20 + [1] * 10}, names=["ant", "bee"])
+    else:
+        root = image_folder(tmp_path / "set", {"train": {"ant": 20, "bee": 10}})
+    folder = root / "train" if layout == "classes beside each other" else root
+    final = load(folder, cache)
+    assert final.classes == ("ant", "bee")
+    assert np.bincount(final.evaluate.labels).tolist() == [4, 2]
+    assert "has no test part: a fifth of each class is set aside" in capsys.readouterr().err
+    choice = load(folder, cache, evaluate="validation", split_seed=3)
+    assert np.bincount(choice.evaluate.labels).tolist() == [3, 2]  # a fifth of the sixteen and eight that are left
+
+    def rows(part) -> set[bytes]:
+        return {picture.tobytes() for picture in part.images}
+
+    assert rows(final.train) == rows(choice.train) | rows(choice.evaluate)
+    assert not rows(final.train) & rows(final.evaluate)
+    assert rows(load(folder, cache, split_seed=3).evaluate) == rows(final.evaluate)  # nothing chooses the test part
+
+
 def test_folders_of_the_wrong_layout_are_refused_with_what_was_found(tmp_path, cache):
-    bare = image_folder(tmp_path / "a", {"bare": {"ant": 1, "bee": 1, "cat": 1, "dog": 1}}) / "bare"
-    (bare / "notes.txt").write_text("x")
-    with pytest.raises(BenchmarkError, match=r"4 folders \(ant, bee, cat, \.\.\.\) and 1 \.txt files; expected train/"):
-        load(bare, cache)
+    parts = image_folder(tmp_path / "a" / "pictures", {"Train": {"ant": 1, "bee": 1}, "Test": {"ant": 1, "bee": 1}})
+    (parts / "notes.txt").write_text("x")
+    with pytest.raises(BenchmarkError, match=r"2 folders \(Test, Train\) and 1 \.txt files; expected a folder"):
+        load(parts, cache)
+    one = image_folder(tmp_path / "one", {"bare": {"ant": 1}}) / "bare"
+    with pytest.raises(BenchmarkError, match=r"1 folders \(ant\); expected"):
+        load(one, cache)
+    some = image_folder(tmp_path / "some", {"bare": {"ant": 1, "bee": 0, "cat": 1}}) / "bare"
+    with pytest.raises(BenchmarkError, match=r"3 folders \(ant, bee, cat\); expected"):
+        load(some, cache)
     (tmp_path / "empty").mkdir()
     with pytest.raises(BenchmarkError, match="holds nothing; expected"):
         load(tmp_path / "empty", cache)
-    with pytest.raises(BenchmarkError, match="holds the splits train; expected"):
-        load(image_folder(tmp_path / "b", {"train": {"ant": 1, "bee": 1}}), cache)
+    with pytest.raises(BenchmarkError, match="holds the splits test; expected"):
+        load(hub_folder(tmp_path / "b", {"test": [0, 1]}, names=["a", "b"]), cache)
     flat = image_folder(tmp_path / "c", {"train": {"ant": 1}, "test": {"ant": 1}})
     (flat / "test" / "ant" / "0000.png").rename(flat / "test" / "0000.png")
     (flat / "test" / "ant").rmdir()
     with pytest.raises(BenchmarkError, match=r"test holds 1 \.png files; expected"):
         load(flat, cache)
-    with pytest.raises(BenchmarkError, match="holds the splits train; expected"):
-        load(hub_folder(tmp_path / "d", {"train": [0, 1]}, names=["a", "b"]), cache)
     no_image = tmp_path / "e"
     (no_image / "data").mkdir(parents=True)
     for split in ("train", "test"):

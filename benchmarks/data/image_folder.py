@@ -1,4 +1,4 @@
-"""Plain image folders: ``train/<class>/<picture>`` and ``test/<class>/<picture>``."""
+"""Plain image folders: ``train/<class>/<picture>`` and ``test/<class>/<picture>``, or ``<class>/<picture>`` alone."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,22 +20,17 @@ Listing = dict[str, dict[str, list[Path]]]
 
 
 def find_image_folder(folder: Path) -> Source | None:
-    """Return the data set that ``folder`` is, or None where it has no ``train/`` with a folder for every class.
+    """Return the data set that ``folder`` is, or None where it is none.
 
-    Other files than pictures, and hidden ones, are passed over; pictures may lie deeper inside a class's folder.
+    It has a ``train/`` with a folder for every class, or nothing but such folders, two or more. Other files than
+    pictures, and hidden ones, are passed over; pictures may lie deeper inside a class's folder.
 
     Raises:
         BenchmarkError: a part for validation or test without class folders.
     """
-    listing: Listing = {
-        split: {
-            entry.name: [path for path in visible_files(entry, follow_links=True) if path.suffix.lower() in _SUFFIXES]
-            for entry in sorted((folder / split).iterdir())
-            if entry.is_dir() and not entry.name.startswith(".")
-        }
-        for split in _SPLITS
-        if (folder / split).is_dir()
-    }
+    listing: Listing = {split: _classes(folder / split) for split in _SPLITS if (folder / split).is_dir()}
+    if not listing and _are_classes(folder, classes := _classes(folder)):
+        listing = {"train": classes}
     if not any(listing.get("train", {}).values()):
         return None
     for split, classes in listing.items():
@@ -50,6 +45,19 @@ def find_image_folder(folder: Path) -> Source | None:
         yield _opened(folder, listing)
 
     return Source(folder.name, str(folder), fingerprint.hexdigest(), HubSet(str(folder)), open_listing)
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    return {
+        entry.name: [path for path in visible_files(entry, follow_links=True) if path.suffix.lower() in _SUFFIXES]
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir() and not entry.name.startswith(".")
+    }
+
+
+def _are_classes(folder: Path, found: dict[str, list[Path]]) -> bool:
+    """Whether folders are classes: pictures lie in each itself; in a part that we do not know by name lie folders."""
+    return len(found) > 1 and all(any(path.parent == folder / name for path in files) for name, files in found.items())
 
 
 def _opened(folder: Path, listing: Listing) -> Opened:

@@ -14,7 +14,7 @@ from ..config import BenchmarkError, DataConfig
 from .decode import decode_all
 from .hub import find_source
 from .source import Opened, Roles, Source, roles
-from .splits import carve, limit
+from .splits import carve, limit, set_test_aside
 from .store import Entry, Layout, Store, cache_folder
 from .views import classes_in_view
 
@@ -64,8 +64,9 @@ def load_data(config: DataConfig, cache_dir: Path | None = None, *, skip_corrupt
 
     ``config.evaluate == "test"`` judges on the split ``test``, or ``validation`` where that is the set's test part
     (ImageNet, Food 101), and learns from all others: train, and the official validation split of a set with three
-    (Flowers 102 and 17). ``"validation"`` never opens the test part: it judges on the official validation split where
-    there are three, and else on a share of train.
+    (Flowers 102 and 17). ``"validation"`` never judges on the test part: it judges on the official validation split
+    where there are three, and else on a share of train. Of a set with no test part, a fifth of each class is one, the
+    same whatever the experiment's seeds are.
 
     Args:
         config: which pictures, at which size.
@@ -136,7 +137,7 @@ def _roles(source: Source, layout: Layout) -> Roles:
     found = roles(source, layout.splits)
     if source.wanted.size:
         learnt = sum(layout.splits[split] for split in (found.train, found.validation) if split)
-        size = (len(layout.classes), learnt, layout.splits[found.test])
+        size = (len(layout.classes), learnt, layout.splits[found.test] if found.test else 0)
         if size != source.wanted.size:
             raise BenchmarkError(
                 f"{source.place} is not the {source.name} expected: (classes, train, test) is {size}, not "
@@ -192,12 +193,18 @@ def _parts(config: DataConfig, part_of: Roles, entries: dict[str, Entry]) -> tup
         labels = np.concatenate([entries[split].labels for split in splits])
         return _Selection(splits, np.arange(len(labels)), labels)
 
-    train = (part_of.train,)
-    if config.evaluate == "test":
-        return whole(*train, *([part_of.validation] if part_of.validation else [])), whole(part_of.test)
-    if part_of.validation:
-        return whole(*train), whole(part_of.validation)
-    everything = whole(*train)
+    everything = whole(part_of.train)
+    if part_of.test is None:
+        rows, test = set_test_aside(everything.labels)
+        print(f"{config.name} has no test part: a fifth of each class is set aside, always the same", file=sys.stderr)
+        if config.evaluate == "test":
+            return everything.take(rows), everything.take(test)
+        everything = everything.take(rows)
+    elif config.evaluate == "test":
+        learnt_from = (part_of.train, part_of.validation) if part_of.validation else (part_of.train,)
+        return whole(*learnt_from), whole(part_of.test)
+    elif part_of.validation:
+        return everything, whole(part_of.validation)
     learnt, held_out = carve(everything.labels, config.validation, config.split_seed)
     single = len(np.setdiff1d(everything.labels, everything.labels[held_out]))
     if single:

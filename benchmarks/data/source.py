@@ -14,8 +14,8 @@ from ..config import BenchmarkError
 from .catalogue import HubSet
 
 LAYOUTS = (
-    "expected train/ and test/ (or validation/) with a folder of pictures for every class, or a data set as it lies "
-    "on the Hub (parquet files with an image and a label column)"
+    "expected a folder of pictures for every class, beside each other or in train/ and test/ (or validation/), or a "
+    "data set as it lies on the Hub (parquet files with an image and a label column)"
 )
 
 
@@ -57,25 +57,28 @@ class Source:
 
 @dataclass(frozen=True)
 class Roles:
-    """Which split is used for what; ``validation`` is None where the set has no third one."""
+    """Which split is used for what; None stands for a share of ``train`` that is set aside, class by class."""
 
     train: str
     validation: str | None
-    test: str
+    test: str | None
 
 
 def roles(source: Source, splits: Iterable[str]) -> Roles:
     """Say which of ``splits`` is used for what.
 
-    The split ``test`` is for the test; where there is none, ``validation`` is, as in ImageNet and Food 101.
+    The split ``test`` is for the test; where there is none, ``validation`` is, as in ImageNet and Food 101; where there
+    is ``train`` alone, a share of it.
 
     Raises:
-        BenchmarkError: nothing to learn from, or nothing to test on.
+        BenchmarkError: nothing to learn from.
     """
     found = list(splits)
     train, test = source.wanted.train, source.wanted.test
     if train is None or test is None:
         held_out = [name for name in ("validation", "valid", "val", "test") if name in found]
+        if found == ["train"]:
+            return Roles("train", None, None)
         if "train" not in found or not held_out:
             raise BenchmarkError(f"{source.place} holds the splits {', '.join(found) or 'none'}; {LAYOUTS}")
         train, test = ("train", *held_out[:-1]), held_out[-1]
