@@ -19,6 +19,8 @@ from .config import ArmConfig, BenchmarkError, RunConfig
 from .store import WEIGHTS_NAME, ResultStore
 from .weight_selection import select_weights
 
+_SMALL = 0.1  # of what the network draws its depthwise filters with
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -63,8 +65,11 @@ def apply_arm(model: nn.Module, config: RunConfig, store: ResultStore) -> Arm:
         if arm.teacher is None:
             raise BenchmarkError(f"arm {arm.name}: weight selection needs a teacher")
         select_weights(model, _teacher_weights(arm.teacher, store))
+    elif arm.initial == "small-depthwise":
+        _shrink_depthwise(model)
     elif arm.initial not in (None, "pretrained"):
-        raise BenchmarkError(f"arm {arm.name}: unknown initial {arm.initial!r}; known: pretrained, weight-selection")
+        known = "pretrained, small-depthwise, weight-selection"
+        raise BenchmarkError(f"arm {arm.name}: unknown initial {arm.initial!r}; known: {known}")
     if arm.bank is None:
         return Arm(model, None, None)
     # the closed form draws depthwise filters only; of other kinds a fresh draw is what the network begins with
@@ -121,6 +126,13 @@ def _teacher_weights(teacher: str, store: ResultStore) -> dict[str, Tensor]:
     if teacher.startswith("run:"):
         return trained_network(teacher.removeprefix("run:"), store).state_dict()
     return read_checkpoint(data_path(teacher.removeprefix("checkpoint:")), lambda name, shape: True).tensors
+
+
+def _shrink_depthwise(model: nn.Module) -> None:
+    """Begin with small depthwise filters: what a short training adds to them is then most of what they end with."""
+    for layer in masterkey.depthwise_layers(model).values():
+        with torch.no_grad():
+            layer.weight.mul_(_SMALL)
 
 
 def _freeze_biases(model: nn.Module) -> None:

@@ -78,8 +78,9 @@ class ArmConfig:
     filters that another run of the sweep ended with). ``steps``
     are steps of the bank algebra, as ``[["shuffled", {"seed": 0}]]``. ``inject`` goes to ``masterkey.inject``;
     ``run_config`` writes out the defaults there, so that a run keeps its meaning when they change.
-    ``bias`` False freezes the depthwise biases too. ``initial`` takes all weights from elsewhere: ``pretrained`` from
-    timm, ``weight-selection`` from the larger ``teacher`` (``run:ID`` or ``checkpoint:PATH``).
+    ``bias`` False freezes the depthwise biases too. ``initial`` says how the network begins: with all weights from
+    elsewhere, ``pretrained`` from timm, ``weight-selection`` from the larger ``teacher`` (``run:ID`` or
+    ``checkpoint:PATH``); or, ``small-depthwise``, with a tenth of the depthwise filters that it draws.
     """
 
     name: str = ""
@@ -108,8 +109,8 @@ class RunConfig:
 
     @property
     def is_source(self) -> bool:
-        """Whether nothing was put in: then its filters and weights are kept, for other runs to take."""
-        return self.arm.bank is None and self.arm.initial is None
+        """Whether nothing learnt was put in: then its filters and weights are kept, for other runs to take."""
+        return self.arm.bank is None and self.arm.initial in (None, "small-depthwise")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, without the arm's label: experiments that call a run differently share it."""

@@ -65,7 +65,7 @@ class Experiment:
 
     @property
     def models(self) -> list[str]:
-        """Target networks: timm names, or keys of ``[networks]``, which give a name and keyword arguments."""
+        """Target networks: timm names, or keys of ``[networks]``: a name, keyword arguments, how it begins."""
         return list(self.raw["models"])
 
     @property
@@ -187,8 +187,18 @@ class Experiment:
         lr = self.chosen_lr(store, model, target, arm)
         return None if lr is None else self._run(model, target, arm, seed, lr, "final")
 
-    def _run(self, model: str, target: str, arm: Mapping[str, Any], seed: int, lr: float, stage: str) -> Planned:
+    def _run(
+        self,
+        model: str,
+        target: str,
+        arm: Mapping[str, Any],
+        seed: int,
+        lr: float,
+        stage: str,
+        part: str | None = None,
+    ) -> Planned:
         data, train = self._data(target)
+        part = part or ("validation" if stage == "tune" else self.raw.get("evaluate", "test"))
         sources = {
             key: self._source(str(arm[key]), model, target, seed, stage)
             for key in ("bank", "teacher")
@@ -196,9 +206,11 @@ class Experiment:
         }
         own = {key: value for key, value in arm.items() if key not in ("models", "targets", "train")}
         network = self.raw.get("networks", {}).get(model, {})
+        if "initial" in network:
+            own.setdefault("initial", network["initial"])
         config = run_config(
             {
-                "data": {**data, "evaluate": "validation" if stage == "tune" else self.raw.get("evaluate", "test")},
+                "data": {**data, "evaluate": part},
                 "model": network.get("name", model),
                 "model_kwargs": network.get("kwargs", {}),
                 "arm": {**own, **{key: f"run:{source.config.id}" for key, source in sources.items()}},
@@ -212,15 +224,19 @@ class Experiment:
         """Resolve ``selffer`` and ``scratch:DATA[@MODEL]`` to the run from scratch with the same seed.
 
         An experiment's ``source_seed`` is that of all its sources but ``selffer``, where they are too dear to be
-        trained for every seed. A source is evaluated on the same part, so that a choice made on the validation part
-        never sees filters that were trained on it. Its learning rate is the experiment's first one, the same for
-        every run that takes it.
+        trained for every seed. A source on the target's own data is evaluated on the same part, so that a choice made
+        on the validation part never sees filters that were trained on it; any other learns from all but its test part,
+        and is the same for every choice. Its learning rate is the experiment's first one, the same for every run that
+        takes it.
         """
+        part = None
         if text != "selffer":
             source, _, other = text.removeprefix("scratch:").partition("@")
+            if source and self._data(source)[0]["name"] != self._data(target)[0]["name"]:
+                part = "test"
             target, model = source or target, other or model
             seed = int(self.raw.get("source_seed", seed))
-        return self._run(model, target, {"name": "scratch"}, seed, self.lrs[0], stage)
+        return self._run(model, target, {"name": "scratch"}, seed, self.lrs[0], stage, part)
 
     def _data(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
         own = dict(self.raw.get("data", {}).get(key, {}))

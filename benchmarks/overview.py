@@ -33,15 +33,15 @@ class Listed:
         return asdict(self)
 
 
-def list_experiments(store: ResultStore) -> list[Listed]:
-    """Return all experiments, by name.
+def list_experiments(store: ResultStore, names: Sequence[str] = ()) -> list[Listed]:
+    """Return these experiments, which may be TOML files, in this order; without names all that are built in.
 
     Raises:
-        BenchmarkError: a result that cannot be used is in the folder.
+        BenchmarkError: no such experiment or file, or a result that cannot be used is in the folder.
     """
     finished = set(store.run_ids())
     listed = []
-    for name in experiment_names():
+    for name in names or experiment_names():
         experiments = {size: load_experiment(name, size) for size in SIZES}
         ids = {
             size: [run.config.id for run in expected_runs(experiment, store)]
@@ -71,9 +71,9 @@ def find_run(store: ResultStore, text: str) -> dict[str, Any]:
     return result
 
 
-def askers(store: ResultStore, run_id: str) -> list[str]:
-    """Return where a run is asked for: experiment, size, arm and stage."""
-    experiments = [load_experiment(name, size) for name in experiment_names() for size in SIZES]
+def askers(store: ResultStore, run_id: str, files: Sequence[str] = ()) -> list[str]:
+    """Return where a run is asked for, by the built-in experiments and these: experiment, size, arm and stage."""
+    experiments = [load_experiment(name, size) for name in [*experiment_names(), *files] for size in SIZES]
     return [
         f"{experiment.name} {experiment.size} ({run.arm}, {run.stage})"
         for experiment in experiments

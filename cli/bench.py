@@ -21,14 +21,24 @@ Results = Annotated[
 
 
 @app.command("list")
-def list_(results: Results = None, json: Json = False) -> None:
+def list_(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(metavar="EXPERIMENT…", help="Names or TOML files; all that are built in.")
+    ] = None,
+    results: Results = None,
+    json: Json = False,
+) -> None:
     """List the experiments and how much of each is done.
 
-    Example: masterkey bench list
+    Examples:
+
+    masterkey bench list
+
+    masterkey bench list ./my-experiment.toml
     """
     from masterkey.benchmarks.overview import list_experiments
 
-    rows = list_experiments(_store(results))
+    rows = list_experiments(_store(results), experiments or ())
     if json:
         print_json([row.to_dict() for row in rows])
     else:
@@ -154,6 +164,10 @@ app.command("report")(report)
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the beginning of it.")],
     results: Results = None,
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Say, too, whether this TOML file asks for the run. May be repeated."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show a run's facts and learning curve.
@@ -168,7 +182,7 @@ def show(
         print_json(result)
         return
     metrics = result.get("metrics", result)
-    print_facts(describe_run(result, askers(store, metrics["id"])))
+    print_facts(describe_run(result, askers(store, metrics["id"], experiment or ())))
     curve = metrics.get("curve", [])
     if curve:
         typer.echo()

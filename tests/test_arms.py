@@ -81,6 +81,22 @@ def test_random_filters_of_other_kinds_are_those_that_the_network_begins_with(st
     assert other.bank_sha256 != arm.bank_sha256
 
 
+def test_small_depthwise_filters_are_a_tenth_of_those_drawn_and_nothing_else_changes(store):
+    plain, small = build(store).model, build(store, initial="small-depthwise").model
+    depthwise = {f"{name}.weight" for name in masterkey.depthwise_layers(plain)}
+    assert len(depthwise) == 5
+    state = small.state_dict()
+    for name, value in plain.state_dict().items():
+        assert torch.equal(state[name], value * 0.1 if name in depthwise else value), name
+    assert all(layer.weight.requires_grad for layer in masterkey.depthwise_layers(small).values())
+
+
+def test_a_network_that_begins_small_is_a_source(store):
+    assert config(initial="small-depthwise").is_source
+    assert not config(initial="pretrained").is_source
+    assert not config(initial="small-depthwise", bank="random").is_source
+
+
 def test_a_description_that_means_nothing(store):
     with pytest.raises(BenchmarkError, match="weight selection needs a teacher"):
         build(store, initial="weight-selection")

@@ -61,6 +61,11 @@ def test_a_file_is_run_and_reported_like_any_other(mine, cli, tmp_path, monkeypa
     store = ResultStore(tmp_path / "r")
     names = {store.read(run_id)["metrics"]["config"]["data"]["name"] for run_id in store.run_ids()}
     assert names == {str(mine / "pictures")}
+    code, said = cli("bench", "list", "mine.toml", "--results", tmp_path / "r")
+    assert code == 0 and said.splitlines()[1].split() == ["mine.toml", *["10/10"] * 3, "mine"]
+    code, said = cli("bench", "show", store.run_ids()[0], "--results", tmp_path / "r", "--experiment", "mine.toml")
+    assert code == 0 and "mine small (" in said
+    assert "mine small (" not in cli("bench", "show", store.run_ids()[0], "--results", tmp_path / "r")[1]
     monkeypatch.chdir(tmp_path)  # the same file, seen from elsewhere, means the same runs
     code, said = cli("bench", "report", "mine/mine.toml", *where, "-o", tmp_path / "out")
     assert code == 0, said

@@ -236,6 +236,18 @@ def test_times_of_a_busy_machine_are_marked(store, monkeypatch):
     assert "Warning" not in three_seeds(ResultStore(store.root / "quiet")).tables["cost"].note
 
 
+def test_runs_that_saw_other_pictures_are_marked(store):
+    what = experiment([SCRATCH, RANDOM])
+    corrupt = {"data_sha256": "1" * 64, "skipped_pictures": ["train/cat/1.png", "train/dog/2.png"]}
+    for run in what.plan(store):
+        write_run(run, store, 20.0, 1.0, **(corrupt if (run.arm, run.config.seed) == ("random", 1) else {}))
+    section = make_section(what, store, None)
+    assert "Warning: the runs on pets did not all learn from" in section.tables["arms"].note
+    left_out = {(r["arm"], r["seed"]): r["skipped"] for r in rows(section, "runs")}
+    assert left_out == {("scratch", 0): None, ("scratch", 1): None, ("random", 0): None, ("random", 1): 2}
+    assert "Warning" not in three_seeds(ResultStore(store.root / "same")).tables["arms"].note
+
+
 def test_curves_are_means_by_epoch(store):
     section = three_seeds(store)
     curve = rows(section, "curves", arm="scratch")

@@ -364,6 +364,29 @@ def test_a_target_with_its_own_seeds_and_sources_with_one_seed(pictures, store):
     }
 
 
+def test_a_source_on_other_data_is_one_for_every_choice(pictures, store):
+    """On the target's own data, under whatever name, a choice must not see what it is judged on."""
+    of = {"name": str(pictures), "pixels": 32}
+    arms = [{"name": f"from-{key}", "bank": f"scratch:{key}@begun"} for key in ("same", "other")]
+    begun = {"name": "convnext_atto", "kwargs": {"dims": [8, 8, 8, 8]}, "initial": "small-depthwise"}
+    experiment = tiny_experiment(
+        pictures,
+        arms=arms,
+        networks={"small": {"name": "convnext_atto"}, "begun": begun},
+        data={"tiny": of, "same": {**of, "pixels": 24}, "other": {"name": "elsewhere"}},
+    )
+    sources = {(run.arm, run.stage): run.needs[0].config for run in experiment.plan(store) if run.needs}
+    parts = {place: config.data.evaluate for place, config in sources.items()}
+    assert parts == {("from-same", "tune"): "validation", ("from-other", "tune"): "test"}
+    assert {config.arm.initial for config in sources.values()} == {"small-depthwise"}
+    final = tiny_experiment(
+        pictures, arms=arms, lrs=[1e-3], networks=experiment.raw["networks"], data=experiment.raw["data"]
+    )
+    last = {(run.arm, run.config.seed): run.needs[0].config for run in final.plan(store) if run.needs}
+    assert last["from-same", 0].data.evaluate == "test"
+    assert last["from-other", 0] == sources["from-other", "tune"]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

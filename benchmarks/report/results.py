@@ -22,6 +22,7 @@ class Run:
     ``epoch_seconds`` of training alone, ``peak_memory`` in bytes. ``source_seconds`` are those of the runs whose
     filters or weights it takes, None if one of them was done elsewhere. ``load`` is the highest load average that its
     machine had when it ended (of 1, 5 and 15 minutes), None if it was not recorded; ``cores`` are the machine's.
+    ``pictures`` is the hash of what was learnt from and judged on.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Run:
     seconds: float
     epoch_seconds: tuple[float, ...]
     peak_memory: float
+    pictures: str
     source_seconds: float | None
     load: float | None = None
     cores: int | None = None
@@ -62,7 +64,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Listed:
-    """A line of the list of runs; ``id`` is None while the learning rate is not chosen."""
+    """A line of the list of runs; ``id`` is None while the learning rate is not chosen.
+
+    ``skipped`` counts the pictures that could not be decoded and were left out.
+    """
 
     id: str | None
     stage: str
@@ -75,6 +80,7 @@ class Listed:
     top1: float | None = None
     seconds: float | None = None
     load: float | None = None
+    skipped: int | None = None
     machine: str | None = None
 
 
@@ -260,6 +266,7 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         seconds=machine["seconds"],
         epoch_seconds=tuple(machine["epoch_seconds"]),
         peak_memory=machine["peak_memory"],
+        pictures=metrics["data_sha256"],
         source_seconds=None if None in sources else sum(source["machine"]["seconds"] for source in sources if source),
         load=_load(machine),
         cores=machine.get("cores"),
@@ -289,5 +296,5 @@ def _listed(planned: Planned, store: ResultStore, machines: dict[str, dict[str, 
     machine = {key: value for key, value in result["machine"].items() if key not in _NOT_THE_MACHINE}
     name = next((name for name, known in machines.items() if known == machine), f"M{len(machines) + 1}")
     machines[name] = machine
-    times = (result["machine"]["seconds"], _load(result["machine"]))
-    return Listed(*place, DONE, result["metrics"]["top1"], *times, name)
+    metrics, times = result["metrics"], (result["machine"]["seconds"], _load(result["machine"]))
+    return Listed(*place, DONE, metrics["top1"], *times, len(metrics.get("skipped_pictures", ())) or None, name)

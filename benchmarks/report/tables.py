@@ -49,7 +49,22 @@ def arms_table(results: Results) -> Table:
         if chosen
         else "All arms have the same learning rate."
     )
+    note += _other_pictures(results)
     return make_table("arms", "Accuracy", note, columns, rows)
+
+
+def _other_pictures(results: Results) -> str:
+    """Warn where the runs on a target did not all see the same pictures; nothing where they did."""
+    seen: dict[str, set[str]] = {}
+    for cell in results.cells.values():
+        seen.setdefault(cell.target, set()).update(run.pictures for run in cell.runs.values())
+    mixed = [target for target, pictures in seen.items() if len(pictures) > 1]
+    if not mixed:
+        return ""
+    return (
+        f" Warning: the runs on {', '.join(mixed)} did not all learn from and judge on the same pictures, so their "
+        "differences are not the arms' alone."
+    )
 
 
 def differences_table(results: Results) -> Table:
@@ -170,7 +185,7 @@ def runs_table(results: Results) -> Table:
     rows: list[Sequence[Value]] = [
         (
             *(run.model, run.target, run.arm, run.stage, run.seed, run.lr, run.id),
-            *(run.status, run.top1, run.seconds, run.load, run.machine),
+            *(run.status, run.top1, run.seconds, run.load, run.skipped, run.machine),
         )
         for run in results.listed
     ]
@@ -184,11 +199,12 @@ def runs_table(results: Results) -> Table:
         Column("top1", "accuracy, %", "accuracy"),
         Column("seconds", "seconds", "seconds"),
         Column("load", "load", "load"),
+        Column("skipped", "pictures left out", "count"),
         Column("machine", "machine"),
     )
     note = (
         f"tune: on the validation part, to choose a rate; final: on the {results.part} part. Sources of filters are "
-        "among them. masterkey bench show RUN tells all of one."
+        "among them. Left out: pictures that cannot be decoded. masterkey bench show RUN tells all of one."
     )
     return make_table("runs", "Runs", note, columns, rows)
 
