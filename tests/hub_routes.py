@@ -70,7 +70,7 @@ def answer_hub(hub: "HubServer", method: str, target: str, token: str | None, bo
     path = split.path
     try:
         with hub.store.lock:
-            if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            if found := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 repo, revision, name = (unquote(part) for part in found.groups())
                 return _resolve(hub, repo, revision, name, token)
             if found := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/(objects/batch|verify)", path):
@@ -85,6 +85,9 @@ def answer_hub(hub: "HubServer", method: str, target: str, token: str | None, bo
             if path == "/api/repos/create" and method == "POST":
                 return _create(hub, token, json.loads(body))
             if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/([\w-]+)(?:/([^/]+)(?:/(.*))?)?)?", path):
+                repo, route, revision, rest = (unquote(part or "") for part in found.groups())
+                return _model(hub, repo, route, revision or "main", rest, query, token, body)
+            if found := re.fullmatch(r"/api/(datasets/[^/]+/[^/]+)(?:/([\w-]+)(?:/([^/]+)(?:/(.*))?)?)?", path):
                 repo, route, revision, rest = (unquote(part or "") for part in found.groups())
                 return _model(hub, repo, route, revision or "main", rest, query, token, body)
         return _json({"error": "Sorry, we can't find the page you are looking for."}, 404)

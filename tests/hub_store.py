@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-LFS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".tar", ".png")
+LFS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".tar", ".png", ".parquet")
 LFS_SIZE = 10 * 1024 * 1024
 
 
@@ -101,9 +101,9 @@ class Repository:
             siblings.append(entry)
         return {
             "_id": hashlib.sha1(self.repo_id.encode()).hexdigest()[:24],
-            "id": self.repo_id,
+            "id": self.repo_id.removeprefix("datasets/"),
             "modelId": self.repo_id,
-            "author": self.repo_id.split("/")[0],
+            "author": self.repo_id.removeprefix("datasets/").split("/")[0],
             "sha": sha,
             "private": self.private,
             "gated": "auto" if self.gated else False,
