@@ -76,12 +76,98 @@ def test_differences_are_paired_by_seed(store):
 
 
 def test_a_named_control_is_a_control(store):
-    what = experiment([SCRATCH, RANDOM, {"name": "noise", "bank": "shuffled-pixels"}, BANK], controls=["noise"])
-    finish(what, store, by_arm({"scratch": [10, 11], "random": [9, 10], "noise": [15, 20.9], "bank": [20, 21]}))
+    other = {"name": "other", "bank": "gaussian-covariance"}
+    what = experiment([SCRATCH, RANDOM, other, BANK], controls=["other"], seeds=[0, 1, 2])
+    figures = {"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "other": [15, 20.9, 21], "bank": [20, 21, 22]}
+    finish(what, store, by_arm(figures))
     section = make_section(what, store, None)
-    assert {r["control"] for r in rows(section, "differences")} == {"scratch", "random", "noise"}
+    assert {r["control"] for r in rows(section, "differences")} == {"scratch", "random", "other"}
     verdict = judge(section.results, *PLACE)
-    assert (verdict.best, verdict.outcome, set(verdict.over)) == ("bank", "open", {"scratch", "random", "noise"})
+    assert (verdict.best, verdict.outcome, set(verdict.over)) == ("bank", "open", {"scratch", "random", "other"})
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        {"bank": "shuffled-pixels:scale-space-8"},
+        {"bank": "random-8"},
+        {"bank": "random-local"},
+        {"bank": "checkpoint:real.pth", "steps": [["pixel_shuffled", {"seed": 0}]]},
+    ],
+)
+def test_filters_without_shape_are_a_control_whatever_their_name(store, noise):
+    what = experiment([SCRATCH, RANDOM, BANK, {"name": "mine", **noise}], seeds=[0, 1, 2])
+    figures = {"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "bank": [20, 21, 22], "mine": [30, 31.5, 32]}
+    finish(what, store, by_arm(figures))
+    verdict = judge(make_section(what, store, None).results, *PLACE)
+    assert (verdict.best, verdict.outcome, set(verdict.over)) == ("bank", "loss", {"scratch", "random", "mine"})
+
+
+@pytest.mark.parametrize(
+    ("arms", "sentence"),
+    [
+        ([SCRATCH, {**BANK, "name": "random"}], "the arm random is not what the control of that name is: filters as"),
+        ([SCRATCH, {**RANDOM, "inject": {"freeze": False}}], "the arm random is not what the control of that name is"),
+        (
+            [{**RANDOM, "name": "scratch"}, RANDOM],
+            "the arm scratch is not what the control of that name is: new weights",
+        ),
+    ],
+)
+def test_a_control_has_to_be_what_its_name_says(store, arms, sentence):
+    what = experiment([*arms, {**BANK, "name": "mine"}], seeds=[0, 1, 2])
+    finish(what, store, lambda run: {"mine": 30.0, "random": 10.0}.get(run.arm, 5.0) + run.config.seed**2)
+    assert judge(make_section(what, store, None).results, *PLACE).refusal.startswith(sentence)
+
+
+def test_two_seeds_and_seeds_that_agree_to_the_picture_claim_nothing(store):
+    two = experiment([SCRATCH, RANDOM, BANK])
+    finish(two, store, by_arm({"scratch": [10, 11], "random": [9, 10], "bank": [20, 21.1]}))
+    assert judge(make_section(two, store, None).results, *PLACE).refusal == "there are 2 seeds, and a claim takes 3"
+    store = ResultStore(store.root / "alike")
+    alike = experiment([SCRATCH, RANDOM, BANK], seeds=[0, 1, 2, 3])
+    four = {"scratch": [10, 11, 12, 13], "random": [9, 10.5, 11, 12], "bank": [20, 21, 22, 23]}
+    finish(alike, store, by_arm(four))
+    section = make_section(alike, store, None)
+    assert judge(section.results, *PLACE).outcome == "open"
+    assert row(section, "differences", arm="bank", control="scratch")["reading"] == "no interval"
+
+
+def test_a_control_that_tries_recipes_is_its_best_one(store):
+    """No arm gains by a rate that suits it alone; and all of the control's have to be there."""
+
+    def rates(arm):
+        return {**arm, "vary": {"train.lr": [1e-3, 4e-3]}}
+
+    what = experiment([rates(SCRATCH), rates(RANDOM), rates(BANK)], seeds=[0, 1, 2])
+    low, high = {"scratch": 5.0, "random": 4.0, "bank": 20.0}, {"scratch": 15.0, "random": 9.0, "bank": 12.0}
+
+    def accuracy(run):
+        arm, _, rate = run.arm.partition("/")
+        return (low if rate == "0.001" else high)[arm] + (1 + 0.1 * len(run.arm)) * run.config.seed**2
+
+    finish(what, store, lambda run: None if (run.arm, run.config.seed) == ("scratch/0.004", 2) else accuracy(run))
+    assert judge(make_section(what, store, None).results, *PLACE).refusal == "scratch/0.004 lacks 1 of its seeds"
+    finish(what, store, accuracy)
+    section = make_section(what, store, None)
+    assert row(section, "differences", arm="bank/0.001", control="scratch")["difference"] == pytest.approx(4.5, abs=0.1)
+    assert "bank/0.004" in judge(section.results, *PLACE).losses  # above scratch at its own rate that would be a tie
+    assert "Arms differ in their learning rates" in section.tables["arms"].note
+
+
+def test_a_series_of_two_values_has_its_control(store):
+    vary = {"inject.layers": [1, 3], "inject.scale": ["unit", "source"]}
+    what = experiment([SCRATCH, {**RANDOM, "vary": vary}, {**BANK, "vary": vary}], seeds=[0, 1, 2])
+    finish(what, store, lambda run: len(run.arm) * 2.0 + run.config.seed * (1 + 0.01 * len(run.arm)))
+    section = make_section(what, store, None)
+    assert section.results.opposite(*PLACE, "bank/3/unit", "random") == "random/3/unit"
+    assert judge(section.results, *PLACE).refusal is None
+
+
+def test_scratch_is_reached_with_the_seeds_that_both_have(store):
+    what = experiment([SCRATCH, RANDOM, BANK])
+    finish(what, store, by_arm({"scratch": [80.0, 20.0], "random": [1.0, 2.0], "bank": [70.0, None]}))
+    assert row(make_section(what, store, None), "cost", arm="bank")["epochs_to_scratch"] is None
 
 
 def test_what_is_missing_is_said_and_not_imputed(store):
@@ -285,21 +371,24 @@ def test_a_series_is_compared_with_the_controls_of_the_same_n(store):
         }
 
     arms = [SCRATCH, series("random", [1, 3]), series("AnB", [1, 3, 9])]
-    figures = {"scratch": [10, 11], "random/1": [12, 13], "random/3": [20, 21], "AnB/1": [16, 17], "AnB/3": [24, 25.1]}
-    what = experiment(arms, "curve")
-    finish(what, store, by_arm({**figures, "AnB/9": [30, 31]}))
+    figures = {
+        **{"scratch": [10, 11, 12.2], "random/1": [12, 13, 14], "random/3": [20, 21, 22]},
+        **{"AnB/1": [16, 17.1, 18], "AnB/3": [24, 25.1, 26]},
+    }
+    what = experiment(arms, "curve", seeds=[0, 1, 2])
+    finish(what, store, by_arm({**figures, "AnB/9": [30, 31, 32]}))
     section = make_section(what, store, None)
     against = {r["arm"]: r["difference"] for r in rows(section, "differences", control="random")}
-    assert against == {"AnB/1": 4.0, "AnB/3": pytest.approx(4.05)}
+    assert against == {"AnB/1": pytest.approx(4.1 / 3 + 8 / 3), "AnB/3": pytest.approx(12.1 / 3)}
     # AnB/9 is best and above scratch, but nothing random is in nine layers, so it gains nothing
     verdict = judge(section.results, *PLACE)
     assert (verdict.best, verdict.gains, verdict.undecided) == ("AnB/3", ("AnB/1", "AnB/3"), ("AnB/9",))
     # a plain arm of the control's name stands in for the n that are lacking
-    what = experiment([SCRATCH, RANDOM, *arms[1:]], "curve")
-    finish(what, store, by_arm({**figures, "AnB/9": [30, 31], "random": [28, 28.5]}))
+    what = experiment([SCRATCH, RANDOM, *arms[1:]], "curve", seeds=[0, 1, 2])
+    finish(what, store, by_arm({**figures, "AnB/9": [30, 31, 32], "random": [28, 28.5, 29]}))
     section = make_section(what, store, None)
-    assert row(section, "differences", arm="AnB/9", control="random")["difference"] == 2.25
-    assert row(section, "differences", arm="AnB/1", control="random")["difference"] == 4.0
+    assert row(section, "differences", arm="AnB/9", control="random")["difference"] == 2.5
+    assert row(section, "differences", arm="AnB/1", control="random")["difference"] == pytest.approx(12.1 / 3)
     assert "random/1" not in judge(section.results, *PLACE).undecided
 
 

@@ -59,8 +59,8 @@ def test_matrix_arrows(store, explicit):
         for target in TARGETS
     }
     assert shown == {
-        # 79.0 against 80.0 in both seeds; -1 and 0 hold zero; +0.2 and 0 too
-        "food": ["79.0▼", "\N{MINUS SIGN}0.5▽", "+0.1△"],
+        # 79.0 against 80.0 in both seeds, so there is no interval; -1 and 0 hold zero; +0.2 and 0 too
+        "food": ["79.0▽", "\N{MINUS SIGN}0.5▽", "+0.1△"],
         # +9.0 and +9.2; diagonal 52.4 against 36.3, as in the seed; -2.0 and -2.6: two seeds settle nothing
         "pets": ["+9.1▲", "52.4▲", "\N{MINUS SIGN}2.3▽"],
         # 0 and +2; +0.04 is shown as 0.0 and gets no arrow; diagonal as scratch

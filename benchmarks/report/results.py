@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 from ..config import BenchmarkError
@@ -10,6 +11,7 @@ from ..experiment import Experiment, Planned
 from ..store import ResultStore
 
 SCRATCH, RANDOM, SELFFER = "scratch", "random", "selffer"
+_NOISE = ("random", "random-8", "random-local", "shuffled-pixels")  # banks that hold no shape, whatever an arm's name
 DONE = "done"
 _NOT_THE_MACHINE = ("seconds", "epoch_seconds", "peak_memory", "load_average")
 
@@ -44,7 +46,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Cell:
-    """The final runs of one arm by seed; ``missing`` says for each seed without a result why."""
+    """The final runs of one arm by seed; ``missing`` says for each seed without a result why.
+
+    ``is_noise``: it puts in filters without shape, so it is a control, whatever its name. ``is_frozen``: what it puts
+    in stays. ``recipe`` is what it says of its own training.
+    """
 
     model: str
     target: str
@@ -55,6 +61,9 @@ class Cell:
     lrs_tried: int
     runs: Mapping[int, Run]
     missing: Mapping[int, str]
+    is_noise: bool
+    is_frozen: bool
+    recipe: Mapping[str, Any]
 
     @property
     def top1(self) -> list[float]:
@@ -108,12 +117,17 @@ class Results:
         return {cell.arm: cell for cell in self.cells.values() if (cell.model, cell.target) == (model, target)}
 
     def controls(self, model: str, target: str) -> list[str]:
-        """Return what the arms are compared with: scratch, random, and the experiment's ``controls``.
+        """Return what the arms are compared with: scratch, random, the experiment's ``controls``, and arms of noise.
 
         Each is an arm of that name, or a series of them, ``random/1``, ``random/2``; see :meth:`opposite`.
         """
         wanted = {SCRATCH, RANDOM, *self.experiment.raw.get("controls", ())}
-        named = [name for arm in self.at(model, target) for name in (arm, _series(arm)) if name in wanted]
+        named = [
+            name
+            for arm, cell in self.at(model, target).items()
+            for name in (arm, _series(arm))
+            if name in wanted or (cell.is_noise and name == (_series(arm) or arm))
+        ]
         return list(dict.fromkeys(named))
 
     def is_control(self, model: str, target: str, arm: str) -> bool:
@@ -123,13 +137,26 @@ class Results:
     def opposite(self, model: str, target: str, arm: str, control: str) -> str | None:
         """Return the arm that an arm is compared with: of ``AnB/3`` the control ``random/3``, else ``random``.
 
-        None if the control has neither, or if it is the arm itself.
+        A series that tries recipes (``scratch/0.001``, ``scratch/0.002``) is one control: its best arm, so that no arm
+        gains by a recipe that suits it alone. None if the control has no such arm, or if it is the arm itself.
         """
         cells = self.at(model, target)
-        series, _, value = arm.rpartition("/")
-        names = (f"{control}/{value}", control) if series else (control,)
-        found = next((name for name in names if name in cells), None)
-        return None if found == arm else found
+        tried = self.recipes_tried(model, target, control)
+        if tried:
+            found = max(
+                (name for name in tried if cells[name].runs), key=lambda name: fmean(cells[name].top1), default=""
+            )
+            return None if _series(arm) == control else found or tried[0]
+        value = arm.partition("/")[2]
+        names = (f"{control}/{value}", control) if value else (control,)
+        found = next((name for name in names if name in cells), "")
+        return found if found and found != arm else None
+
+    def recipes_tried(self, model: str, target: str, control: str) -> list[str]:
+        """Return the arms of a control that is a series of recipes, nothing if it is none."""
+        members = {arm: cell for arm, cell in self.at(model, target).items() if _series(arm) == control}
+        differ = any(cell.recipe != other.recipe for cell in members.values() for other in members.values())
+        return list(members) if differ else []
 
     def candidates(self, model: str, target: str) -> list[str]:
         """Return the arms with a bank that is neither a control nor learnt by the same network on the target."""
@@ -218,12 +245,20 @@ def _cell(
             missing[seed] = _status(finals[seed].config.id, store)
         else:
             runs[seed] = _run(finals[seed], store)
-    return Cell(model, target, name, arm.get("bank"), describe_arm(arm), lr, tried, runs, missing)
+    bank, about = arm.get("bank"), (describe_arm(arm), lr, tried, runs, missing, _is_noise(arm))
+    frozen = bank is not None and bool(arm.get("inject", {}).get("freeze", True))
+    return Cell(model, target, name, bank, *about, frozen, arm.get("train", {}))
+
+
+def _is_noise(arm: Mapping[str, Any]) -> bool:
+    shuffled = any(operation == "pixel_shuffled" for operation, *_ in arm.get("steps", ()))
+    return arm.get("bank") is not None and (shuffled or str(arm["bank"]).partition(":")[0] in _NOISE)
 
 
 def _series(arm: str) -> str:
-    """Return ``AnB`` of ``AnB/3``, nothing of other names."""
-    return arm.rpartition("/")[0]
+    """Return ``AnB`` of ``AnB/3`` and of ``AnB/3/unit``, nothing of other names."""
+    series, slash, _ = arm.partition("/")
+    return series if slash else ""
 
 
 def _own(model: str, target: str) -> tuple[str, ...]:

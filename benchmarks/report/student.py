@@ -30,8 +30,12 @@ class Sample:
 
     @property
     def sign(self) -> int | None:
-        """1 if the whole interval lies above zero, -1 if below, 0 if it holds zero; None without an interval."""
-        if self.low is None or self.high is None:
+        """1 if the whole interval lies above zero, -1 if below, 0 if it holds zero; None without an interval.
+
+        Values that are all equal give none: on a small test part seeds agree to the picture now and then, and an
+        interval of no width would make that a proof.
+        """
+        if self.low is None or self.high is None or not self.deviation:
             return None
         return int(self.low > 0) - int(self.high < 0)
 

@@ -48,6 +48,8 @@ def arms_table(results: Results) -> Table:
         "Every arm has the learning rate that did best for it on the validation part."
         if chosen
         else "All arms have the same learning rate."
+        if len({cell.lr for cell in results.cells.values()}) == 1
+        else "Arms differ in their learning rates, as the experiment says."
     )
     note += _other_pictures(results)
     return make_table("arms", "Accuracy", note, columns, rows)
@@ -124,7 +126,9 @@ def cost_table(results: Results) -> Table:
     for cell in results.cells.values():
         runs = list(cell.runs.values())
         scratch = results.cells.get((cell.model, cell.target, SCRATCH))
-        epochs, seconds = _reach(cell, fmean(scratch.top1)) if scratch and scratch.runs else (None, None)
+        paired_seeds = [seed for seed in cell.runs if scratch and seed in scratch.runs]
+        reached = fmean(scratch.runs[seed].top1 for seed in paired_seeds) if scratch and paired_seeds else None
+        epochs, seconds = (None, None) if reached is None else _reach(cell, reached)
         sources = [run.source_seconds for run in runs]
         per_epoch = [second for run in runs for second in run.epoch_seconds]
         rows.append(
@@ -151,7 +155,8 @@ def cost_table(results: Results) -> Table:
     )
     note = (
         "Means over seeds; peak memory is the largest. To scratch: the first evaluated epoch after which the arm's "
-        "mean curve is at scratch's final mean accuracy, and the training time until then. For its source: the "
+        "mean curve is at scratch's final mean accuracy with the same seeds, and the training time until then. For its "
+        "source: the "
         "training of the filters that it takes, which comes on top, so selffer trains twice. Load: of the machine when "
         f"a run ended, the highest.{_crowding(results)}"
     )
