@@ -55,7 +55,10 @@ def build_network(config: RunConfig, classes: int) -> nn.Module:
     timm_kwargs = {"num_classes": classes, **config.model_kwargs}
     if config.train.drop_path:
         timm_kwargs["drop_path_rate"] = config.train.drop_path
-    return build_timm(config.model, pretrained=config.arm.initial == "pretrained", **timm_kwargs)
+    try:
+        return build_timm(config.model, pretrained=config.arm.initial == "pretrained", **timm_kwargs)
+    except TypeError as error:
+        raise BenchmarkError(f"{config.model} cannot be built with {timm_kwargs}: {error}") from error
 
 
 def apply_arm(model: nn.Module, config: RunConfig, store: ResultStore) -> Arm:
@@ -67,15 +70,15 @@ def apply_arm(model: nn.Module, config: RunConfig, store: ResultStore) -> Arm:
         select_weights(model, _teacher_weights(arm.teacher, store))
     elif arm.initial == "small-depthwise":
         _shrink_depthwise(model)
-    elif arm.initial not in (None, "pretrained"):
-        known = "pretrained, small-depthwise, weight-selection"
-        raise BenchmarkError(f"arm {arm.name}: unknown initial {arm.initial!r}; known: {known}")
     if arm.bank is None:
         return Arm(model, None, None)
     # the closed form draws depthwise filters only; of other kinds a fresh draw is what the network begins with
     fresh = arm.bank == "random" and arm.kind != "depthwise"
     bank = Bank.from_model(model, arm.kind) if fresh else load_arm_bank(arm, store)
-    report = masterkey.inject(model, bank, **{"seed": config.seed, **arm.inject})
+    try:
+        report = masterkey.inject(model, bank, **{"seed": config.seed, **arm.inject})
+    except TypeError as error:
+        raise BenchmarkError(f"arm {arm.name}: {error}") from error
     if not arm.bias:
         _freeze_biases(model)
     injection = report.to_dict()
@@ -96,7 +99,10 @@ def load_arm_bank(arm: ArmConfig, store: ResultStore) -> Bank:
     for operation, arguments in arm.steps:
         if operation not in STEPS:
             raise BenchmarkError(f"arm {arm.name}: unknown step {operation!r}; known: {', '.join(STEPS)}")
-        bank = getattr(bank, operation)(**arguments)
+        try:
+            bank = getattr(bank, operation)(**arguments)
+        except TypeError as error:
+            raise BenchmarkError(f"arm {arm.name}, step {operation}: {error}") from error
     return bank
 
 

@@ -1,20 +1,21 @@
 """A run, described completely: equal descriptions are the same run, and give the same ``metrics``."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from masterkey.errors import MasterkeyError
 from masterkey.metadata import canonical_json
 from masterkey.rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
 
+from .typed import BenchmarkError, check_fields, near
+
+__all__ = ["ArmConfig", "BenchmarkError", "DataConfig", "RunConfig", "TrainConfig", "run_config"]
+
 # seconds of a run between two checkpoints: the most that a kill costs
 CHECKPOINT_EVERY = 120.0
-
-
-class BenchmarkError(MasterkeyError):
-    """An experiment, data set or result folder that cannot be used as it is."""
+_KINDS = ("depthwise", "pointwise", "all")
+_INITIALS = ("pretrained", "small-depthwise", "weight-selection")
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,13 @@ def run_config(raw: Mapping[str, Any]) -> RunConfig:
     """Build a run from plain data (TOML or JSON).
 
     Raises:
-        BenchmarkError: a field that is unknown or missing; near names are not guessed, the known ones listed.
+        BenchmarkError: a field that is unknown or missing, or a value that it cannot have.
     """
     parts = dict(raw)
     arm = dict(parts.pop("arm"))
+    check_fields(ArmConfig, arm, f"arm {str(arm.get('name', ''))!r:.80}")
+    check_fields(TrainConfig, parts.get("train", {}), "[train]")
+    check_fields(DataConfig, parts["data"], f"[data] of {str(parts['data'].get('name', ''))!r:.80}")
     if arm.get("bank") is not None:
         rules = {"policy": DEFAULT_POLICY, "kernel": DEFAULT_KERNEL, "scale": DEFAULT_SCALE, "freeze": True}
         arm["inject"] = {**rules, **arm.get("inject", {})}
@@ -155,11 +159,46 @@ _Config = TypeVar("_Config", DataConfig, TrainConfig, ArmConfig, RunConfig)
 
 
 def _make(kind: type[_Config], raw: Mapping[str, Any]) -> _Config:
-    known = [item.name for item in fields(kind)]
-    unknown = sorted(set(raw) - set(known))
-    if unknown:
-        raise BenchmarkError(f"{kind.__name__} has no {', '.join(unknown)}; it has {', '.join(known)}")
+    check_fields(kind, raw, kind.__name__)
     try:
-        return kind(**raw)
+        made = kind(**raw)
     except TypeError as error:
         raise BenchmarkError(f"{kind.__name__}: {error}") from error
+    problem = _problem(made)
+    if problem:
+        raise BenchmarkError(problem)
+    return made
+
+
+def _problem(made: "DataConfig | TrainConfig | ArmConfig | RunConfig") -> str | None:
+    """Say which value is out of its range, None if none is."""
+    if isinstance(made, RunConfig):
+        return f"seed is {made.seed}; it must be 0 or more" if made.seed < 0 else None
+    if isinstance(made, ArmConfig):
+        arm = f"arm {made.name!r:.80}: "
+        if made.kind not in _KINDS:
+            return f"{arm}kind is {made.kind!r:.80}; {near(made.kind, _KINDS)}"
+        if made.initial is not None and made.initial not in _INITIALS:
+            return f"{arm}initial is {made.initial!r:.80}; {near(made.initial, _INITIALS)}"
+    if isinstance(made, TrainConfig):
+        for names, says, holds in _RANGES:
+            for name in names:
+                value = getattr(made, name)
+                if value is not None and not holds(value):
+                    return f"[train]: {name} is {value}; it must be {says}"
+    return None
+
+
+_RANGES: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
+    (("epochs", "batch_size", "val_interval"), "1 or more", lambda value: value >= 1),
+    (("lr", "clip_grad"), "above 0", lambda value: value > 0),
+    (
+        ("min_lr", "warmup_lr", "warmup_epochs", "weight_decay", "color_jitter", "mixup", "cutmix", "freeze_epoch"),
+        "0 or more",
+        lambda value: value >= 0,
+    ),
+    (("hflip", "reprob", "model_ema_decay"), "from 0 to 1", lambda value: 0 <= value <= 1),
+    (("smoothing", "drop_path"), "from 0 to below 1", lambda value: 0 <= value < 1),
+    (("scale",), "shares of the picture's area, the smaller first", lambda value: 0 < value[0] <= value[1] <= 1),
+    (("ratio",), "ratios above 0, the smaller first", lambda value: 0 < value[0] <= value[1]),
+)

@@ -110,7 +110,7 @@ class _Builder:
             batch = self._batch(run.config)
             config, notes = self._with_stand_ins(run)
             filled, head = self._fill(config, batch), self._head(config, batch)
-        except MasterkeyError as error:
+        except (MasterkeyError, OSError) as error:  # the latter of a picture that cannot be decoded
             return replace(row, problem=str(error))
         return replace(
             row,

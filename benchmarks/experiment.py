@@ -1,6 +1,5 @@
 """An experiment: a TOML file that says only what differs, and the runs that it means."""
 
-import difflib
 import itertools
 import shlex
 from collections.abc import Collection, Iterator, Mapping
@@ -12,10 +11,11 @@ from typing import Any
 from masterkey.names import expanded
 
 from .config import BenchmarkError, RunConfig, run_config
-from .experiment_file import SIZES, absolute, built_in_names, is_path, read_built_in, read_own
+from .experiment_file import SIZES, absolute, built_in_names, is_path, read_built_in, read_own, sizes_of_file
 from .store import ResultStore
+from .typed import near
 
-__all__ = ["SIZES", "Experiment", "Planned", "experiment_names", "load_experiment"]
+__all__ = ["SIZES", "Experiment", "Planned", "experiment_names", "experiment_sizes", "load_experiment"]
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,7 @@ class Experiment:
     def _check(self, what: str, names: Collection[str], known: Collection[str]) -> None:
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=3)
-                hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-                raise BenchmarkError(f"experiment {self.name} has no {what} {name[:80]!r}; {hint}")
+                raise BenchmarkError(f"experiment {self.name} has no {what} {name[:80]!r}; {near(name, known)}")
 
     def cells(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Yield (model, target, arm); an arm may name the ``models`` and ``targets`` that it is for."""
@@ -208,16 +206,18 @@ class Experiment:
         network = self.raw.get("networks", {}).get(model, {})
         if "initial" in network:
             own.setdefault("initial", network["initial"])
-        config = run_config(
-            {
-                "data": {**data, "evaluate": part},
-                "model": network.get("name", model),
-                "model_kwargs": network.get("kwargs", {}),
-                "arm": {**own, **{key: f"run:{source.config.id}" for key, source in sources.items()}},
-                "train": {**train, "lr": lr, **arm.get("train", {})},
-                "seed": seed,
-            }
-        )
+        raw = {
+            "data": {**data, "evaluate": part},
+            "model": network.get("name", model),
+            "model_kwargs": network.get("kwargs", {}),
+            "arm": {**own, **{key: f"run:{source.config.id}" for key, source in sources.items()}},
+            "train": {**train, "lr": lr, **arm.get("train", {})},
+            "seed": seed,
+        }
+        try:
+            config = run_config(raw)
+        except BenchmarkError as error:
+            raise BenchmarkError(f"experiment {self.name}: {error}") from error
         return Planned(config, stage, target, str(arm["name"]), tuple(sources.values()))
 
     def _source(self, text: str, model: str, target: str, seed: int, stage: str) -> Planned:
@@ -257,6 +257,15 @@ def experiment_names() -> list[str]:
     return built_in_names()
 
 
+def experiment_sizes(name: str) -> list[str]:
+    """Return the sizes that an experiment has: all, but for a file that says fewer.
+
+    Raises:
+        BenchmarkError: no such file, or no TOML.
+    """
+    return sizes_of_file(expanded(name)) if is_path(name) else list(SIZES)
+
+
 def load_experiment(name: str, size: str) -> Experiment:
     """Load an experiment at one of ``SIZES``: by its name, or from a TOML file (``./mine.toml``).
 
@@ -270,10 +279,23 @@ def load_experiment(name: str, size: str) -> Experiment:
         path = expanded(name)
         name, raw, file = path.stem, read_own(path, size), name
     else:
-        near = difflib.get_close_matches(name, names, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
-        raise BenchmarkError(f"no experiment named {name[:80]!r}; {hint}")
-    return Experiment(name, size, raw["title"], raw["shows"], raw["layout"], raw, file)
+        raise BenchmarkError(f"no experiment named {name[:80]!r}; {near(name, names)}")
+    experiment = Experiment(name, size, raw["title"], raw["shows"], raw["layout"], raw, file)
+    _check_names(experiment)
+    return experiment
+
+
+def _check_names(experiment: Experiment) -> None:
+    """Refuse, before anything is trained, what could not be reported."""
+    places = [(model, target, str(arm["name"])) for model, target, arm in experiment.cells()]
+    twice = [name for place in places if places.count(place) > 1 for name in place[2:]]
+    if twice:
+        raise BenchmarkError(f"experiment {experiment.name} has two arms named {twice[0]!r:.80}; rename one")
+    arms = {part for _, _, name in places for part in (name, name.partition("/")[0])}
+    for control in experiment.raw.get("controls", ()):
+        if control not in arms:
+            hint = near(control, sorted(arms))
+            raise BenchmarkError(f"experiment {experiment.name}: controls name {control!r:.80}, no arm of it; {hint}")
 
 
 def _spread(arm: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -287,6 +309,8 @@ def _spread(arm: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             place = spread
             for table in tables:
                 place = place.setdefault(table, {})
+                if not isinstance(place, dict):
+                    raise BenchmarkError(f"arm {plain['name']!r:.80} varies {path!r:.80}, but its {table} is no table")
             place[last] = value
         if values:
             spread["name"] = "/".join([str(plain["name"]), *map(str, values)])

@@ -1,7 +1,8 @@
 """The TOML file of an experiment: read, checked, laid out for one size, its paths made absolute."""
 
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -10,9 +11,11 @@ from typing import Any
 
 from masterkey.names import expanded
 
-from .config import BenchmarkError
+from .typed import BenchmarkError, near
 
 SIZES = ("smoke", "small", "paper")
+_NAMED = ("models", "targets")
+LAYOUTS = ("arms", "matrix", "curve", "bars")  # of its report
 _LISTS = ("targets", "models", "arms", "seeds", "lrs")  # every experiment says these
 _REST = {
     **{"title": str, "shows": str, "layout": str, "evaluate": str, "reference": str, "source_seed": int},
@@ -62,38 +65,128 @@ def read_own(path: Path, size: str) -> dict[str, Any]:
     return _placed(raw, path.resolve().parent)
 
 
-def _read(path: Traversable, name: str, size: str) -> dict[str, Any]:
+def sizes_of_file(path: Path) -> list[str]:
+    """Return the sizes that a file has, all where it says none.
+
+    Raises:
+        BenchmarkError: no such file, or no TOML.
+    """
+    sizes = _parsed(path, str(path)).get("sizes", SIZES)
+    return [size for size in SIZES if size in sizes]
+
+
+def _parsed(path: Traversable, name: str) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # what is no TOML or UTF-8 is a ValueError
         raise BenchmarkError(f"experiment {name} cannot be read: {' '.join(str(error).split()):.300}") from error
+
+
+def _read(path: Traversable, name: str, size: str) -> dict[str, Any]:
+    raw = _parsed(path, name)
     sizes = raw.pop("sizes", {key: {} for key in SIZES})
+    _check_table(f"experiment {name}: sizes", sizes, dict.fromkeys(SIZES, dict))
     if size not in SIZES or size not in sizes:
         raise BenchmarkError(f"experiment {name} has no size {size!r}; it has {', '.join(sizes)}")
     merged = _merge(raw, sizes[size])
-    _check(name, merged)
+    named = {key: [str(one) for table in (raw, *sizes.values()) for one in table.get(key, ())] for key in _NAMED}
+    _check(name, merged, named)
     return merged
 
 
-def _check(name: str, raw: Mapping[str, Any]) -> None:
+def _check(name: str, raw: Mapping[str, Any], named: Mapping[str, Sequence[str]]) -> None:
+    """Refuse what cannot be an experiment before anything of it is used; values inside runs are ``run_config``'s.
+
+    ``named``: its models and targets at any size.
+    """
+    where = f"experiment {name}"
     missing = [key for key in _LISTS if not raw.get(key)]
     if missing:
-        raise BenchmarkError(f"experiment {name} does not say {', '.join(missing)}")
-    unknown = sorted(raw.keys() - {*_LISTS, *_REST})
-    if unknown:
-        raise BenchmarkError(
-            f"experiment {name} says {', '.join(unknown)}, which mean nothing; there are {', '.join([*_LISTS, *_REST])}"
-        )
-    kinds = {**dict.fromkeys(_LISTS, list), **_REST}
-    wrong = [f"{key} is no {_called(kinds[key])}" for key, value in raw.items() if not isinstance(value, kinds[key])]
-    if not wrong:
-        wrong += [f"arm {i + 1} has no name" for i, arm in enumerate(raw["arms"]) if "name" not in dict(arm)]
-    if wrong:
-        raise BenchmarkError(f"experiment {name}: {'; '.join(wrong)}")
+        raise BenchmarkError(f"{where} does not say {', '.join(missing)}")
+    _check_table(where, raw, {**dict.fromkeys(_LISTS, list), **_REST})
+    for key in ("targets", "models", "controls"):
+        _check_list(f"{where}: {key}", raw.get(key, []), str, "text")
+    _check_list(f"{where}: seeds", raw["seeds"], int, "whole number")
+    _check_list(f"{where}: lrs", [float(lr) if type(lr) is int else lr for lr in raw["lrs"]], float, "number")
+    for key in ("pictures", "train"):
+        _check_unsaid(f"{where}: [{key}]", raw.get(key, {}))
+    for key, data in raw.get("data", {}).items():
+        _check_data(f"{where}: [data.{key}]", data)
+    for key, network in raw.get("networks", {}).items():
+        _check_table(f"{where}: [networks.{key}]", network, {"name": str, "kwargs": dict, "initial": str})
+    for number, arm in enumerate(raw["arms"], 1):
+        _check_arm(where, f"arm {number}", arm, named)
+    for key, known in {"layout": LAYOUTS, "evaluate": ("test", "validation")}.items():
+        if raw.get(key, known[0]) not in known:
+            raise BenchmarkError(f"{where}: {key} is {raw[key]!r:.80}; {near(raw[key], known)}")
+
+
+def _check_data(where: str, data: Any) -> None:
+    _check_table(where, data)
+    _check_list(f"{where}: seeds", data.get("seeds", []), int, "whole number")
+    _check_table(f"{where}: train", data.get("train", {}))
+    _check_unsaid(where, data)
+    _check_unsaid(where, data.get("train", {}))
+
+
+def _check_arm(where: str, arm_name: str, arm: Any, named: Mapping[str, Sequence[str]]) -> None:
+    _check_table(f"{where}: {arm_name}", arm)
+    if not isinstance(arm.get("name"), str):
+        raise BenchmarkError(f"{where}: {arm_name} has no name, or one that is no text")
+    where = f"{where}: arm {arm['name']!r:.80}"
+    banks = [arm.get("bank", ""), arm.get("teacher", "")]
+    for key in ("inject", "train", "vary"):
+        _check_table(f"{where}: {key}", arm.get(key, {}))
+    for path, values in arm.get("vary", {}).items():
+        if not isinstance(values, list) or not values:
+            raise BenchmarkError(f"{where}: vary {path!r:.80} is {values!r:.80}, which is no list of values")
+        banks += values if path == "bank" else []
+    for bank in banks:
+        if not isinstance(bank, str):
+            raise BenchmarkError(f"{where} takes its filters from {bank!r:.80}, which is no text")
+    for key in _NAMED:  # a name that is none would drop the arm without a word
+        chosen = arm.get(key, [])
+        _check_list(f"{where}: {key}", chosen, str, "text")
+        unknown = [name for name in chosen if name not in named[key]]
+        if unknown:
+            raise BenchmarkError(
+                f"{where} is for {unknown[0]!r:.80}, which is none of the {key}; {near(unknown[0], named[key])}"
+            )
+
+
+def _check_unsaid(where: str, table: Mapping[str, Any]) -> None:
+    """Refuse what would be overruled: the experiment says it for all of its runs."""
+    for key, instead in {"lr": "lrs", "evaluate": "evaluate"}.items():
+        if key in table:
+            raise BenchmarkError(f"{where} says {key}; say {instead} for the whole experiment instead")
+
+
+def _check_table(where: str, table: Any, kinds: Mapping[str, Any] | None = None) -> None:
+    """See that something is a table; with ``kinds``, with these keys only and values of these types."""
+    if not isinstance(table, Mapping):
+        raise BenchmarkError(f"{where} is {table!r:.80}, which is no table")
+    if kinds is None:
+        return
+    for key, value in table.items():
+        if key not in kinds:
+            raise BenchmarkError(f"{where} says {key!r:.80}, which means nothing; {near(key, kinds)}")
+        if not isinstance(value, kinds[key]) or isinstance(value, bool):
+            raise BenchmarkError(f"{where}: {key} is {value!r:.80}, which is no {_called(kinds[key])}")
+
+
+def _check_list(where: str, values: Any, kind: type, called: str) -> None:
+    """See that something is a list of different values of a type."""
+    if not isinstance(values, list):
+        raise BenchmarkError(f"{where} is {values!r:.80}, which is no list")
+    for value in values:
+        if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
+            raise BenchmarkError(f"{where} has {value!r:.80}, which is no {called}")
+    if len(set(values)) < len(values):
+        raise BenchmarkError(f"{where} has a value twice: {', '.join(map(str, values)):.200}")
 
 
 def _called(kind: type) -> str:
-    return {list: "list", dict: "table", str: "text", int: "number"}[kind]
+    return {list: "list", dict: "table", str: "text", int: "whole number"}[kind]
 
 
 def _placed(raw: dict[str, Any], folder: Path) -> dict[str, Any]:

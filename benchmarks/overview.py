@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .config import BenchmarkError
-from .experiment import SIZES, experiment_names, load_experiment
+from .experiment import experiment_names, experiment_sizes, load_experiment
 from .store import ResultStore
 from .sweep import expected_runs
 
@@ -42,13 +42,13 @@ def list_experiments(store: ResultStore, names: Sequence[str] = ()) -> list[List
     finished = set(store.run_ids())
     listed = []
     for name in names or experiment_names():
-        experiments = {size: load_experiment(name, size) for size in SIZES}
+        experiments = {size: load_experiment(name, size) for size in experiment_sizes(name)}
         ids = {
             size: [run.config.id for run in expected_runs(experiment, store)]
             for size, experiment in experiments.items()
         }
         counts = {size: Count(len(finished.intersection(runs)), len(runs)) for size, runs in ids.items()}
-        listed.append(Listed(name, experiments["small"].title, counts))
+        listed.append(Listed(name, next(iter(experiments.values())).title, counts))
     return listed
 
 
@@ -73,7 +73,8 @@ def find_run(store: ResultStore, text: str) -> dict[str, Any]:
 
 def askers(store: ResultStore, run_id: str, files: Sequence[str] = ()) -> list[str]:
     """Return where a run is asked for, by the built-in experiments and these: experiment, size, arm and stage."""
-    experiments = [load_experiment(name, size) for name in [*experiment_names(), *files] for size in SIZES]
+    names = [*experiment_names(), *files]
+    experiments = [load_experiment(name, size) for name in names for size in experiment_sizes(name)]
     return [
         f"{experiment.name} {experiment.size} ({run.arm}, {run.stage})"
         for experiment in experiments

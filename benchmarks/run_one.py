@@ -160,6 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = os.environ.get("RANK", "0") == "0"
     try:
         store = default_store() if options.results is None else ResultStore(options.results.expanduser())
+        for name in ("threads", "batch_size"):
+            if getattr(options, name) is not None and getattr(options, name) < 1:
+                raise BenchmarkError(f"{name.replace('_', '-')} is {getattr(options, name)}; it must be 1 or more")
         experiment = load_experiment(options.experiment, options.size).with_batch_size(options.batch_size)
         experiment = experiment.only(arms=options.only, targets=options.target, models=options.model)
         setup = Setup(

@@ -130,4 +130,4 @@ def _ids(folder: Path) -> list[str]:
 
 def default_store() -> ResultStore:
     """Return the store at ``$MASTERKEY_RESULTS``, else ``benchmarks/results`` in the working directory."""
-    return ResultStore(Path(os.environ.get("MASTERKEY_RESULTS", "benchmarks/results")))
+    return ResultStore(Path(os.environ.get("MASTERKEY_RESULTS") or "benchmarks/results").expanduser())

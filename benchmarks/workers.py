@@ -219,7 +219,8 @@ def _record_death(config: RunConfig, store: ResultStore, exit_code: int) -> Repo
     name = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
     if name in ("SIGTERM", "SIGHUP"):
         raise BenchmarkError(f"stopped, because the process of run {config.id} was told to end ({name})")
-    hint = ", as it does when memory runs out" if name == "SIGKILL" else ""
+    smaller = max(config.train.batch_size // 2, 1)
+    hint = f", as it does when memory runs out; then try --batch-size {smaller}" if name == "SIGKILL" else ""
     with claim(store, config.id) as mine:
         if not mine:
             return Report(config.id, "busy")

@@ -42,10 +42,14 @@ def list_(
     if json:
         print_json([row.to_dict() for row in rows])
     else:
-        sizes = list(rows[0].runs)
+        sizes = list(dict.fromkeys(size for row in rows for size in row.runs))
+        counts = [[row.runs.get(size) for size in sizes] for row in rows]
         print_table(
             ["experiment", *sizes, "title"],
-            [[row.name, *(f"{row.runs[s].finished}/{row.runs[s].total}" for s in sizes), row.title] for row in rows],
+            [
+                [row.name, *(f"{count.finished}/{count.total}" if count else "-" for count in line), row.title]
+                for row, line in zip(rows, counts, strict=True)
+            ],
         )
 
 
@@ -129,25 +133,30 @@ def run(
     if dry:
         _dry_run(loaded, _store(results), json)
         return
-    from masterkey.benchmarks.own_data import check_folders
+    from masterkey.benchmarks.own_data import check_folders, check_pictures
     from masterkey.benchmarks.progress import Display
     from masterkey.benchmarks.sweep import run_sweep
 
     check_folders(loaded)
-    with Display() as display:
-        summary = run_sweep(
-            loaded,
-            _store(results),
-            jobs=jobs,
-            threads=threads,
-            device=device,
-            ray=ray,
-            gpus=gpus if gpus is not None else float(device != "cpu"),
-            retry_failed=retry_failed,
-            skip_corrupt=skip_corrupt,
-            checkpoint_every=checkpoint_every,
-            on_progress=display,
-        )
+    check_pictures(loaded, _store(results), skip_corrupt=skip_corrupt)
+    try:
+        with Display() as display:
+            summary = run_sweep(
+                loaded,
+                _store(results),
+                jobs=jobs,
+                threads=threads,
+                device=device,
+                ray=ray,
+                gpus=gpus if gpus is not None else float(device != "cpu"),
+                retry_failed=retry_failed,
+                skip_corrupt=skip_corrupt,
+                checkpoint_every=checkpoint_every,
+                on_progress=display,
+            )
+    except KeyboardInterrupt:
+        tell("stopped; the same command goes on from the finished runs and the last checkpoints")
+        raise
     if json:
         print_json(summary.to_dict())
     tell(str(summary))

@@ -100,8 +100,12 @@ def test_a_network_that_begins_small_is_a_source(store):
 def test_a_description_that_means_nothing(store):
     with pytest.raises(BenchmarkError, match="weight selection needs a teacher"):
         build(store, initial="weight-selection")
-    with pytest.raises(BenchmarkError, match="unknown initial 'magic'"):
-        build(store, initial="magic")
+    with pytest.raises(BenchmarkError, match="initial is 'pretraind'; did you mean pretrained"):
+        run_config(config(initial="pretraind").to_dict())
+    with pytest.raises(BenchmarkError, match=r"arm it: inject\(\) got an unexpected keyword argument 'polcy'"):
+        build(store, bank="random", inject={"polcy": "stack"})
+    with pytest.raises(BenchmarkError, match=r"step shuffled: .* unexpected keyword argument 'sed'"):
+        build(store, bank="scale-space-8", steps=(("shuffled", {"sed": 1}),))
     with pytest.raises(UnknownNameError):
         build(store, bank="no-such-bank")
     with pytest.raises(BenchmarkError, match="run 0123456789ab, whose filters are wanted, has not been done"):

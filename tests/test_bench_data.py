@@ -296,6 +296,31 @@ def test_a_class_missing_from_train_is_named(tmp_path, cache):
         load(laid_out, cache)
 
 
+def test_sixteen_bits_are_shown_from_black_to_white():
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    for file_format in ("PNG", "TIFF"):
+        buffer = io.BytesIO()
+        Image.fromarray(ramp.astype(np.uint16)).save(buffer, file_format)
+        shown = decode(buffer.getvalue(), 64)
+        assert shown.dtype == np.uint8 and np.array_equal(shown[..., 0], shown[..., 2])
+        assert abs(shown[..., 0].astype(int) - ramp / 257).max() < 1
+    buffer = io.BytesIO()
+    Image.fromarray((ramp / 65535).astype(np.float32)).save(buffer, "TIFF")
+    with pytest.raises(ValueError, match="32 bits a pixel"):
+        decode(buffer.getvalue(), 64)
+
+
+def test_pictures_that_cannot_be_read_here_are_named_not_passed_over(tmp_path, cache):
+    folder = image_folder(tmp_path / "set")
+    first = folder / "train" / "ant" / "0000.png"
+    first.rename(first.with_suffix(".jfif"))  # Pillow looks at the content
+    assert len(load(folder, cache).train.labels) == 11
+    (folder / "train" / "ant" / "new.heic").write_bytes(b"no picture that Pillow knows")
+    (folder / "test" / "bee" / "torn.jpg").write_bytes(b"torn")
+    with pytest.raises(BenchmarkError, match=r"new\.heic.*split test: 1 of 6 pictures cannot be decoded: .*torn\.jpg"):
+        load(folder, cache)
+
+
 @pytest.mark.parametrize("layout", ["classes beside each other", "train alone", "train alone, as on the Hub"])
 def test_a_set_without_a_test_part_sets_a_fifth_of_each_class_aside(tmp_path, cache, capsys, layout):
     if layout == "train alone, as on the Hub":
@@ -327,7 +352,7 @@ def test_folders_of_the_wrong_layout_are_refused_with_what_was_found(tmp_path, c
     with pytest.raises(BenchmarkError, match=r"1 folders \(ant\); expected"):
         load(one, cache)
     some = image_folder(tmp_path / "some", {"bare": {"ant": 1, "bee": 0, "cat": 1}}) / "bare"
-    with pytest.raises(BenchmarkError, match=r"3 folders \(ant, bee, cat\); expected"):
+    with pytest.raises(BenchmarkError, match=r"has 2 folders of pictures, and none in bee: fill or remove it"):
         load(some, cache)
     (tmp_path / "empty").mkdir()
     with pytest.raises(BenchmarkError, match="holds nothing; expected"):

@@ -43,10 +43,14 @@ def put(*keys: str | int, to: Any) -> Callable[[dict[str, Any]], None]:
 
 
 ALTERED = {
+    "epochs as a fraction": (
+        put("metrics", "config", "train", "epochs", to=4.0),
+        "epochs is 4.0, which is no whole number",
+    ),
     "epochs": (put("metrics", "config", "train", "epochs", to=5), "that was changed: it is that of run"),
     "seed": (put("metrics", "config", "seed", to=9), "that was changed"),
-    "seed as text": (put("metrics", "config", "seed", to="0"), "that was changed"),
-    "an unknown option": (put("metrics", "config", "train", "tempo", to=1), "TrainConfig has no tempo"),
+    "seed as text": (put("metrics", "config", "seed", to="0"), "seed is '0', which is no whole number"),
+    "an unknown option": (put("metrics", "config", "train", "tempo", to=1), "[train] has no 'tempo'"),
     "no arm": (lambda content: content["metrics"]["config"].pop("arm"), "no 'arm'"),
     "no configuration": (lambda content: content["metrics"].pop("config"), "no 'config'"),
     "a list for a configuration": (put("metrics", "config", to=[]), "no configuration"),

@@ -92,6 +92,24 @@ def test_a_folder_is_a_target_of_any_experiment(mine, cli, tmp_path, monkeypatch
     assert code == 1 and "no run of arms at size smoke is finished" in said  # another batch size, other runs
 
 
+def test_figures_of_other_pictures_do_not_stand_for_those_there_now(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    options = ("--target", "./pictures", "--results", tmp_path / "r", "--size", "smoke", "--only", "scratch")
+    assert cli("bench", "run", "arms", *options)[0] == 0
+    assert cli("bench", "run", "arms", *options)[1].endswith("1 already there\n")
+    (mine / "pictures" / "train" / "dark" / "0.png").unlink()
+    code, said = cli("bench", "run", "arms", *options)
+    assert code == 1 and "are not those that run" in said and "give another folder with --results" in said
+
+
+def test_a_file_with_few_sizes_is_listed(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    (mine / "few.toml").write_text(MINE + "[sizes.smoke]\nseeds = [3]\n")
+    code, said = cli("bench", "list", "few.toml", "arms", "--results", tmp_path / "r")
+    assert code == 0
+    assert said.splitlines()[1].split()[:4] == ["few.toml", "0/5", "-", "-"]
+
+
 def test_a_folder_that_is_no_data_set_is_refused_before_the_first_run(mine, cli, tmp_path, monkeypatch):
     monkeypatch.chdir(mine)
     options = ("--size", "smoke", "--results", tmp_path / "r")
@@ -140,8 +158,8 @@ def test_paths_are_absolute_and_other_names_stay(tmp_path):
     [
         ("targets = [", "cannot be read"),
         (MINE.replace('models = ["small"]', ""), "does not say models"),
-        (MINE.replace("pictures = {", "picture = {"), "says picture, which mean nothing; there are targets"),
-        (MINE.replace('targets = ["mine"]', 'targets = "mine"'), "targets is no list"),
+        (MINE.replace("pictures = {", "picture = {"), "says 'picture', which means nothing; did you mean pictures"),
+        (MINE.replace('targets = ["mine"]', 'targets = "mine"'), "targets is 'mine', which is no list"),
         (MINE.replace('{ name = "scratch" }', '{ bank = "random" }'), "arm 1 has no name"),
         (MINE + "[sizes.smoke]\n", "has no size 'small'; it has smoke"),
     ],

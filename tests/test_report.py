@@ -413,8 +413,6 @@ def test_refusals(store):
     what = experiment([SCRATCH, RANDOM])
     with pytest.raises(BenchmarkError, match=r"no run of tiny at size small is finished .* masterkey bench run tiny"):
         make_section(what, store, None)
-    with pytest.raises(BenchmarkError, match="layout 'pie'; known: arms, matrix"):
-        make_section(replace(what, layout="pie"), store, None)
     with pytest.raises(BenchmarkError, match="two arms named scratch"):
         make_section(experiment([SCRATCH, SCRATCH]), store, None)
     with pytest.raises(BenchmarkError, match="controls name noise, which is no arm"):

@@ -85,8 +85,10 @@ def resolve(name: str) -> Path | HubSet:
         return HubSet(name)
     names = sorted({*CATALOGUE, *(folder.name for folder in here)})
     near = difflib.get_close_matches(name, names, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}"
-    raise BenchmarkError(f"no data set named {name!r:.100}; {hint} A folder or a Hub repository (org/name) will do too")
+    hint = f"did you mean {' or '.join(near)}" if near else f"known are {', '.join(names)}"
+    raise BenchmarkError(
+        f"no data set named {name!r:.100}; {hint}. A folder or a Hub repository (org/name) will do too"
+    )
 
 
 def _folders_here() -> list[Path]:

@@ -24,8 +24,13 @@ def decode(data: bytes, size: int) -> np.ndarray:
 
     Turned upright by its EXIF orientation, RGB; bicubic, with antialiasing. Resizing the square alone is resizing the
     short side and cropping the centre, without ever holding the rest of a very long picture.
+
+    Raises:
+        ValueError: more than 16 bits a pixel and channel, for which there is no one way to 8.
+        OSError: no picture, or one cut short.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data)) as opened:
+        image = _in_eight_bits(opened)
         ImageOps.exif_transpose(image, in_place=True)
         width, height = image.size
         short = min(width, height)
@@ -34,6 +39,18 @@ def decode(data: bytes, size: int) -> np.ndarray:
             (size, size), Image.Resampling.BICUBIC, (left, top, left + short, top + short)
         )
     return np.asarray(square)
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Return 16 bits a pixel as 8, from black to white; Pillow's own conversion would make nearly all of it white."""
+    if image.mode.startswith("I;16"):
+        orientation = image.getexif()
+        eight = Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
+        eight.getexif().update(orientation)
+        return eight
+    if image.mode in ("I", "F"):
+        raise ValueError(f"it has 32 bits a pixel (mode {image.mode}), for which there is no one way to 8")
+    return image
 
 
 def decode_all(pictures: Pictures, size: int, title: str) -> Iterator[tuple[int, np.ndarray | str]]:

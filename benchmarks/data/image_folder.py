@@ -13,7 +13,11 @@ from .catalogue import HubSet
 from .source import LAYOUTS, Opened, Pictures, Source, stat_fingerprint, visible_files, what_is_in
 
 _SPLITS = ("train", "validation", "valid", "val", "test")
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# also those that Pillow cannot read everywhere: a picture that is left out has to be named
+_SUFFIXES = {
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png"),
+    *(".ppm", ".tif", ".tiff", ".webp"),
+}
 
 # split -> class -> pictures, in one order on every file system
 Listing = dict[str, dict[str, list[Path]]]
@@ -26,10 +30,10 @@ def find_image_folder(folder: Path) -> Source | None:
     pictures, and hidden ones, are passed over; pictures may lie deeper inside a class's folder.
 
     Raises:
-        BenchmarkError: a part for validation or test without class folders.
+        BenchmarkError: a part for validation or test without class folders, or classes beside empty folders.
     """
     listing: Listing = {split: _classes(folder / split) for split in _SPLITS if (folder / split).is_dir()}
-    if not listing and _are_classes(folder, classes := _classes(folder)):
+    if not listing and (classes := _classes_of(folder)):
         listing = {"train": classes}
     if not any(listing.get("train", {}).values()):
         return None
@@ -55,9 +59,19 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     }
 
 
-def _are_classes(folder: Path, found: dict[str, list[Path]]) -> bool:
-    """Whether folders are classes: pictures lie in each itself; in a part that we do not know by name lie folders."""
-    return len(found) > 1 and all(any(path.parent == folder / name for path in files) for name, files in found.items())
+def _classes_of(folder: Path) -> dict[str, list[Path]]:
+    """Return the classes beside each other, nothing if the folders are none: in a part's lie no pictures.
+
+    Raises:
+        BenchmarkError: some are, and others are empty.
+    """
+    found = _classes(folder)
+    classes = [name for name, files in found.items() if any(path.parent == folder / name for path in files)]
+    empty = [name for name, files in found.items() if not files]
+    if len(classes) > 1 and empty:
+        named = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
+        raise BenchmarkError(f"{folder} has {len(classes)} folders of pictures, and none in {named}: fill or remove it")
+    return found if 1 < len(classes) == len(found) else {}
 
 
 def _opened(folder: Path, listing: Listing) -> Opened:

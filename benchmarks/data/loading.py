@@ -83,8 +83,7 @@ def load_data(config: DataConfig, cache_dir: Path | None = None, *, skip_corrupt
     store = Store(cache_dir or cache_folder(), source.name, source.fingerprint)
     size = round(config.pixels / config.crop_pct)
     layout, part_of, entries = _decoded(source, store, config.evaluate, size)
-    for split, entry in entries.items():
-        _report_corrupt(f"{source.place}, split {split}", entry, skip_corrupt)
+    _report_corrupt(source.place, entries, skip_corrupt)
     train, evaluate = _parts(config, part_of, entries)
     classes = layout.classes
     if config.view:
@@ -172,15 +171,21 @@ def _decode_split(source: Source, store: Store, opened: Opened, split: str, size
     return store.made(key)
 
 
-def _report_corrupt(where: str, entry: Entry, skip: bool) -> None:
+def _report_corrupt(place: str, entries: dict[str, Entry], skip: bool) -> None:
     """Refuse what could not be decoded, or say that it is left out, each time the data are used."""
-    if not entry.skipped:
+    told = []
+    for split, entry in entries.items():
+        if entry.skipped:
+            more = f"; and {len(entry.skipped) - _NAMED} more" if len(entry.skipped) > _NAMED else ""
+            named = _named(entry.skipped[:_NAMED]) + more
+            count = f"{len(entry.skipped):,} of {entry.total:,} pictures"
+            told.append(f"split {split}: {count} cannot be decoded: {named}")
+    if not told:
         return
-    more = f"; and {len(entry.skipped) - _NAMED} more" if len(entry.skipped) > _NAMED else ""
-    named = _named(entry.skipped[:_NAMED]) + more
-    text = f"{where}: {len(entry.skipped):,} of {entry.total:,} pictures cannot be decoded: {named}"
+    text = f"{place}, {'; '.join(told)}"
     if not skip:
-        raise BenchmarkError(f"{text}. Repair or remove them, or leave them out: bench run --skip-corrupt")
+        options = "--skip-corrupt, with --retry-failed for runs that failed on them"
+        raise BenchmarkError(f"{text}. Repair or remove them, or leave them out: bench run {options}")
     print(f"{text}. They are left out", file=sys.stderr)
 
 

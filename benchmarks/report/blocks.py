@@ -49,7 +49,8 @@ def card(verdict: Verdict) -> str:
         if sample.n:
             big = element("span", f"{arrow} {sentence(over(sample))}".strip(), class_="big")
             against = element("small", f"points against {escape(control)}")
-            numbers += element("li", big + against + element("small", sentence(["95 %:", *interval(sample)])))
+            within = element("small", sentence(["95 %:", *interval(sample)])) if sample.low is not None else ""
+            numbers += element("li", big + against + within)
     parts += [element("ul", numbers) if numbers else "", element("p", tag, class_="tag") if tag else ""]
     return element("article", "".join(parts), class_=f"card {style}")
 

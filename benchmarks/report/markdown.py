@@ -16,9 +16,9 @@ def write_markdown(sections: Sequence[Section]) -> bytes:
 
 def _section(section: Section) -> list[str]:
     experiment = section.experiment
-    lines = [f"# {experiment.title}", "", f"`{experiment.name}`, size {experiment.size}.", ""]
+    lines = [f"# {_escape(experiment.title)}", "", f"`{experiment.name}`, size {experiment.size}.", ""]
     lines += [f"- {_escape(plain_text(sentence))}" for sentence in section.sentences]
-    lines += ["", *([f"> {' '.join(experiment.shows.split())}", ""] if experiment.shows.strip() else [])]
+    lines += ["", *([f"> {_escape(' '.join(experiment.shows.split()))}", ""] if experiment.shows.strip() else [])]
     lines += ["```sh", section.run_command]
     lines += [section.report_command, "```", ""]
     if "matrix" in section.tables:

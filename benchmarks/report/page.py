@@ -58,7 +58,8 @@ def _section(section: Section) -> str:
     facts.append(f"{section.results.part} part")
     chips = "".join(element("li", escape(fact)) for fact in facts)
     chips += element("li", f"{done} of {len(runs)} runs finished", class_="missing" if done < len(runs) else "")
-    answer = [element("div", "".join(card(verdict) for verdict in section.verdicts), class_="cards")]
+    cards = "".join(card(verdict) for verdict in section.verdicts)
+    answer = [element("div", cards, class_="cards", id=section.anchor("verdicts"))]
     if section.verdicts:
         answer.append(element("p", escape(section.tables["verdicts"].note), class_="note"))
     main = main_figures(section)
@@ -78,10 +79,10 @@ def _section(section: Section) -> str:
         element("h2", "All of it again"),
         element("pre", escape(f"{section.run_command}\n{section.report_command}")),
     ]
-    return element("section", "".join(parts), id=experiment.name)
+    return element("section", "".join(parts), id=section.anchor(""))
 
 
 def _expected(shows: str) -> list[str]:
-    """Return what the paper says; nothing where an experiment of one's own says nothing."""
+    """Return what the experiment says of itself, the paper's figures mostly; an own one may say nothing."""
     said = element("blockquote", escape(" ".join(shows.split())))
-    return [element("p", "What the paper says:", class_="note"), said] if shows.strip() else []
+    return [element("p", "What it is about:", class_="note"), said] if shows.strip() else []

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import BenchmarkError
 from ..experiment import Experiment, Planned
-from ..store import ResultStore
+from ..store import ResultStore, default_store
 
 SCRATCH, RANDOM, SELFFER = "scratch", "random", "selffer"
 _NOISE = ("random", "random-8", "random-local", "shuffled-pixels")  # banks that hold no shape, whatever an arm's name
@@ -213,9 +213,10 @@ def collect(experiment: Experiment, store: ResultStore) -> Results:
     if strange:
         raise BenchmarkError(f"experiment {experiment.name}: controls name {', '.join(strange)}, which is no arm of it")
     if not any(run.status == DONE for run in listed.values()):
+        where = [] if store.root == default_store().root else ["--results", str(store.root)]
         raise BenchmarkError(
             f"no run of {experiment.name} at size {experiment.size} is finished in {store.root}; "
-            f"first: {experiment.command('run')}"
+            f"first: {experiment.command('run', *where)}"
         )
     return Results(experiment, cells, tuple(listed.values()), machines)
 

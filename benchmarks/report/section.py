@@ -1,8 +1,8 @@
 """An experiment's part of the report: its tables, what they say, and how to make them again."""
 
+import re
 from dataclasses import dataclass
 
-from ..config import BenchmarkError
 from ..experiment import Experiment
 from ..store import ResultStore
 from .matrix import matrix_sentences, matrix_table, triangles_table
@@ -11,8 +11,6 @@ from .series import retention_table, series_table
 from .table import Sentence, Table
 from .tables import arms_table, cost_table, curves_table, differences_table, machines_table, runs_table
 from .words import Verdict, describe, judge, sentences, verdicts_table
-
-LAYOUTS = ("arms", "matrix", "curve", "bars")
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,8 @@ class Section:
 
     def anchor(self, table: str) -> str:
         """Return where in the page a table stands."""
-        return f"{self.experiment.name}-{table}"
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.experiment.name)  # a file's name may hold anything
+        return f"{name}-{table}" if table else name
 
 
 def make_section(experiment: Experiment, store: ResultStore, results_option: str | None) -> Section:
@@ -51,10 +50,6 @@ def make_section(experiment: Experiment, store: ResultStore, results_option: str
     Raises:
         BenchmarkError: an unknown layout, or what :func:`collect` raises.
     """
-    if experiment.layout not in LAYOUTS:
-        raise BenchmarkError(
-            f"experiment {experiment.name} has layout {experiment.layout!r}; known: {', '.join(LAYOUTS)}"
-        )
     results = collect(experiment, store)
     verdicts: list[Verdict] = []
     said: list[Sentence] = []

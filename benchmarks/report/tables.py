@@ -56,16 +56,18 @@ def arms_table(results: Results) -> Table:
 
 
 def _other_pictures(results: Results) -> str:
-    """Warn where the runs on a target did not all see the same pictures; nothing where they did."""
+    """Say which pictures were left out, and warn where the runs on a target did not all see the same ones."""
     seen: dict[str, set[str]] = {}
     for cell in results.cells.values():
         seen.setdefault(cell.target, set()).update(run.pictures for run in cell.runs.values())
+    skipped = max((run.skipped or 0 for run in results.listed), default=0)
+    left_out = f" Up to {skipped:,} pictures that cannot be decoded were left out." if skipped else ""
     mixed = [target for target, pictures in seen.items() if len(pictures) > 1]
     if not mixed:
-        return ""
+        return left_out
     return (
-        f" Warning: the runs on {', '.join(mixed)} did not all learn from and judge on the same pictures, so their "
-        "differences are not the arms' alone."
+        f"{left_out} Warning: the runs on {', '.join(mixed)} did not all learn from and judge on the same pictures, so "
+        "their differences are not the arms' alone."
     )
 
 

@@ -1,0 +1,116 @@
+"""Experiment files that mean nothing: each is refused in one sentence, before the first run."""
+
+import pytest
+
+from masterkey.benchmarks.config import BenchmarkError
+from masterkey.benchmarks.experiment import load_experiment
+from masterkey.benchmarks.own_data import check_folders
+from masterkey.benchmarks.store import ResultStore
+
+FILE = """
+layout = "arms"
+targets = ["mine"]
+models = ["test_convnext"]
+seeds = [0]
+lrs = [1e-3]
+[data.mine]
+name = "./mine"
+[pictures]
+pixels = 32
+[train]
+epochs = 1
+[[arms]]
+name = "scratch"
+[[arms]]
+name = "random"
+bank = "random"
+"""
+
+WRONG = {
+    ('targets = ["mine"]', "targets = [1]"): "targets has 1, which is no text",
+    ('targets = ["mine"]', 'targets = "mine"'): "targets is 'mine', which is no list",
+    ('targets = ["mine"]', 'targets = ["flower17"]'): "no data set named 'flower17'; did you mean flowers",
+    ("seeds = [0]", 'seeds = ["a"]'): "seeds has 'a', which is no whole number",
+    ("seeds = [0]", "seeds = [0.5]"): "seeds has 0.5, which is no whole number",
+    ("seeds = [0]", "seeds = [true]"): "seeds has True, which is no whole number",
+    ("seeds = [0]", "seeds = [-1]"): "seed is -1; it must be 0 or more",
+    ("seeds = [0]", "seeds = [0, 0]"): "seeds has a value twice: 0, 0",
+    ("lrs = [1e-3]", "lrs = []"): "does not say lrs",
+    ("lrs = [1e-3]", 'lrs = ["x"]'): "lrs has 'x', which is no number",
+    ("lrs = [1e-3]", "lrs = [nan]"): "lrs has nan, which is no number",
+    ("lrs = [1e-3]", "lrs = [-1.0]"): "lr is -1.0; it must be above 0",
+    ("lrs = [1e-3]", "lrs = [1e-3, 0.001]"): "lrs has a value twice",
+    ("epochs = 1", "epoch = 1"): "[train] has no 'epoch'; did you mean epochs?",
+    ("epochs = 1", "lr = 5.0"): "[train] says lr; say lrs for the whole experiment instead",
+    ("epochs = 1", 'epochs = "1"'): "epochs is '1', which is no whole number",
+    ("epochs = 1", "epochs = 2.0"): "epochs is 2.0, which is no whole number",
+    ("epochs = 1", "epochs = 2020-01-01"): "which is no whole number",
+    ("epochs = 1", 'amp = "false"'): "amp is 'false', which is no true or false",
+    ("epochs = 1", "scale = 0.5"): "scale is 0.5, which is no list of 2, each a number",
+    ("epochs = 1", "scale = [0.1, 0.5, 1]"): "which is no list of 2",
+    ("epochs = 1", "ratio = [0, 1]"): "ratio is (0, 1); it must be ratios above 0",
+    ("epochs = 1", "smoothing = 3"): "smoothing is 3; it must be from 0 to below 1",
+    ("epochs = 1", "batch_size = 0"): "batch_size is 0; it must be 1 or more",
+    ("epochs = 1", "clip_grad = inf"): "clip_grad is inf, which is no number",
+    ("pixels = 32", 'pixels = "32"'): "pixels is '32', which is no whole number",
+    ('[data.mine]\nname = "./mine"', '[data]\nmine = "./mine"'): "[data.mine] is './mine', which is no table",
+    ('name = "./mine"', 'name = "./mine"\npixel = 3'): "has no 'pixel'; did you mean pixels?",
+    ('name = "./mine"', 'name = "./mine"\nevaluate = "validation"'): "[data.mine] says evaluate; say evaluate for",
+    ('name = "./mine"', 'name = "./mine"\ntrain = 3'): "[data.mine]: train is 3, which is no table",
+    ('name = "./mine"', 'name = "./mine"\nseeds = 3'): "[data.mine]: seeds is 3, which is no list",
+    ('name = "./mine"', 'name = "./none"'): "is no data folder",
+    (
+        "[[arms]]",
+        "[networks.test_convnext]\nkwarg = {}\n[[arms]]",
+    ): "says 'kwarg', which means nothing; did you mean",
+    ("[[arms]]", '[networks]\ntest_convnext = "x"\n[[arms]]'): "[networks.test_convnext] is 'x', which is no table",
+    ("[[arms]]", "[sizes]\nsmoke = 3\n[[arms]]"): "sizes: smoke is 3, which is no table",
+    ("[[arms]]", "[sizes.tiny]\nseeds = [0]\n[[arms]]"): "sizes says 'tiny', which means nothing",
+    ("[[arms]]", "[sizes.smoke]\ntarin = {}\n[[arms]]"): "says 'tarin', which means nothing; did you mean train?",
+    ('bank = "random"', 'bnak = "random"'): "arm 'random' has no 'bnak'; did you mean bank?",
+    ('bank = "random"', "bank = 3"): "arm 'random' takes its filters from 3, which is no text",
+    ('bank = "random"', 'inject = "x"'): "arm 'random': inject is 'x', which is no table",
+    ('bank = "random"', 'steps = ["shuffled"]'): "steps is ['shuffled'], which is no list of any length",
+    ('bank = "random"', 'vary = "x"'): "arm 'random': vary is 'x', which is no table",
+    ('bank = "random"', 'vary = { "inject.layers" = 3 }'): "vary 'inject.layers' is 3, which is no list of values",
+    ('bank = "random"', 'vary = { "injct.layers" = [1] }'): "arm 'random/1' has no 'injct'; did you mean inject?",
+    ('bank = "random"', 'bank = "random"\nvary = { "bank.x" = [1] }'): "but its bank is no table",
+    ('bank = "random"', 'bank = "random"\ntrain = { epoch = 3 }'): "[train] has no 'epoch'",
+    ('bank = "random"', 'bank = "random"\nkind = "dephwise"'): "kind is 'dephwise'; did you mean depthwise?",
+    ('bank = "random"', 'initial = "pretraind"'): "initial is 'pretraind'; did you mean pretrained?",
+    (
+        'bank = "random"',
+        'bank = "random"\nmodels = ["test_convnet"]',
+    ): "none of the models; did you mean test_conv",
+    ('bank = "random"', 'bank = "random"\ntargets = ["mien"]'): "none of the targets; did you mean mine?",
+    ('bank = "random"', 'bank = "random"\n[[arms]]\nname = "random"'): "has two arms named 'random'; rename one",
+    ('bank = "random"', 'bank = "random"\n[[arms]]\nname = 3'): "arm 3 has no name, or one that is no text",
+    ('layout = "arms"', 'layout = "arm"'): "layout is 'arm'; did you mean arms?",
+    ('layout = "arms"', 'controls = ["randm"]'): "controls name 'randm', no arm of it; did you mean random?",
+    ('layout = "arms"', "controls = [1]"): "controls has 1, which is no text",
+    ('layout = "arms"', 'evaluate = "valid"'): "evaluate is 'valid'; did you mean validation?",
+    ('layout = "arms"', 'source_seed = "a"'): "source_seed is 'a', which is no whole number",
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), WRONG.items(), ids=[sentence[:40] for sentence in WRONG.values()])
+def test_a_file_that_means_nothing_is_refused_before_the_first_run(tmp_path, monkeypatch, change, sentence):
+    monkeypatch.setenv("MASTERKEY_DATA", str(tmp_path / "no-data"))
+    old, new = change
+    assert old in FILE
+    (tmp_path / "file.toml").write_text(FILE.replace(old, new, 1))
+    for part, name in (("train", "ant"), ("test", "ant"), ("train", "bee")):
+        (tmp_path / "mine" / part / name).mkdir(parents=True)
+        (tmp_path / "mine" / part / name / "0.png").write_bytes(b"")
+    with pytest.raises(BenchmarkError) as refused:
+        experiment = load_experiment(str(tmp_path / "file.toml"), "smoke")
+        experiment.plan(ResultStore(tmp_path / "results"))
+        check_folders(experiment)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_file_itself_is_one(tmp_path):
+    (tmp_path / "file.toml").write_text(FILE)
+    experiment = load_experiment(str(tmp_path / "file.toml"), "smoke")
+    assert len(experiment.plan(ResultStore(tmp_path / "results"))) == 2
