@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from masterkey.metadata import canonical_json
+from masterkey.metadata import KINDS, canonical_json
 from masterkey.rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
 
 from .typed import BenchmarkError, check_fields, near
@@ -14,7 +14,6 @@ __all__ = ["ArmConfig", "BenchmarkError", "DataConfig", "RunConfig", "TrainConfi
 
 # seconds of a run between two checkpoints: the most that a kill costs
 CHECKPOINT_EVERY = 120.0
-_KINDS = ("depthwise", "pointwise", "all")
 _INITIALS = ("pretrained", "small-depthwise", "weight-selection")
 
 
@@ -176,8 +175,8 @@ def _problem(made: "DataConfig | TrainConfig | ArmConfig | RunConfig") -> str | 
         return f"seed is {made.seed}; it must be 0 or more" if made.seed < 0 else None
     if isinstance(made, ArmConfig):
         arm = f"arm {made.name!r:.80}: "
-        if made.kind not in _KINDS:
-            return f"{arm}kind is {made.kind!r:.80}; {near(made.kind, _KINDS)}"
+        if made.kind not in KINDS:
+            return f"{arm}kind is {made.kind!r:.80}; {near(made.kind, KINDS)}"
         if made.initial is not None and made.initial not in _INITIALS:
             return f"{arm}initial is {made.initial!r:.80}; {near(made.initial, _INITIALS)}"
     if isinstance(made, TrainConfig):
