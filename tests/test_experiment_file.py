@@ -76,7 +76,7 @@ WRONG = {
     ('bank = "random"', 'vary = { "injct.layers" = [1] }'): "arm 'random/1' has no 'injct'; did you mean inject?",
     ('bank = "random"', 'bank = "random"\nvary = { "bank.x" = [1] }'): "but its bank is no table",
     ('bank = "random"', 'bank = "random"\ntrain = { epoch = 3 }'): "[train] has no 'epoch'",
-    ('bank = "random"', 'bank = "random"\nkind = "dephwise"'): "kind is 'dephwise'; did you mean depthwise?",
+    ('bank = "random"', 'bank = "random"\nkind = "dephwise"'): "kind is 'dephwise'; did you mean depthwise or dense?",
     ('bank = "random"', 'initial = "pretraind"'): "initial is 'pretraind'; did you mean pretrained?",
     (
         'bank = "random"',
