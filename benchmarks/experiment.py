@@ -73,6 +73,11 @@ class Experiment:
         """Seeds of the final runs, but for targets that have their own; the first one's are the runs that tune."""
         return list(self.raw["seeds"])
 
+    @property
+    def left_out(self) -> list[str]:
+        """Arms that were not chosen by :meth:`only`."""
+        return list(self.raw.get("left_out", ()))
+
     def seeds_for(self, target: str) -> list[int]:
         """Seeds of the final runs on a target: ``data.TARGET.seeds``, or the experiment's."""
         return list(self.raw.get("data", {}).get(target, {}).get("seeds", self.seeds))
@@ -130,8 +135,10 @@ class Experiment:
             "targets": [*(target for target in self.targets if not targets or target in targets), *dict.fromkeys(own)],
             "models": [model for model in self.models if not models or model in models],
             "data": {**places, **self.raw.get("data", {})},
+            "left_out": sorted({str(arm["name"]) for arm in self.arms if arm not in kept} | {*self.left_out}),
         }
-        options = [word for target in targets for word in ("--target", target)]
+        chosen = {"--only": arms, "--target": targets, "--model": models}
+        options = [word for option, names in chosen.items() for name in names for word in (option, name)]
         return replace(self, raw={**self.raw, **part}, options=(*self.options, *options))
 
     def _check(self, what: str, names: Collection[str], known: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .bench_report import BatchSize, Targets, report
+from .bench_report import Arms, BatchSize, Models, Targets, report
 from .output import Json, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def run(
     ],
     size: Annotated[Literal["smoke", "small", "paper"], typer.Option(help="Seconds, hours, or as in the paper.")],
     results: Results = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="ARM", help="Only this arm. May be repeated.")] = None,
+    only: Arms = None,
     target: Targets = None,
-    model: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this network. May be repeated.")] = None,
+    model: Models = None,
     batch_size: BatchSize = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
     threads: Annotated[

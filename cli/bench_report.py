@@ -15,6 +15,10 @@ Targets = Annotated[
         help="Only this target; also a folder of pictures (./mine) or a Hub repository (org/name). May be repeated.",
     ),
 ]
+Arms = Annotated[list[str] | None, typer.Option("--only", metavar="ARM", help="Only this arm. May be repeated.")]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", metavar="NAME", help="Only this network. May be repeated.")
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(
@@ -35,15 +39,22 @@ def report(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given."),
     ] = None,
+    only: Arms = None,
     target: Targets = None,
+    model: Models = None,
     batch_size: BatchSize = None,
 ) -> None:
     """Write what an experiment's runs say: a page, Markdown, CSV.
 
     Runs that are missing are shown as missing. The page needs nothing else and can be sent to anybody. What was run
-    with --target or --batch-size is reported with the same.
+    with --only, --target, --model or --batch-size is reported with the same; a control that is left out is one that
+    nothing can be claimed against.
 
-    Example: masterkey bench report arms table4 -o report
+    Examples:
+
+    masterkey bench report arms table4 -o report
+
+    masterkey bench report arms --only scratch --only random --only scale-space-8 -o report
     """
     with doing("writing the report"):
         from masterkey.benchmarks.experiment import load_experiment
@@ -53,7 +64,8 @@ def report(
         store = default_store() if results is None else ResultStore(results.expanduser())
         option = None if results is None else str(results)
         loaded = [load_experiment(name, size) for name in dict.fromkeys(experiments)]
-        loaded = [experiment.only(targets=target or ()).with_batch_size(batch_size) for experiment in loaded]
+        part = {"arms": only or (), "targets": target or (), "models": model or ()}
+        loaded = [experiment.only(**part).with_batch_size(batch_size) for experiment in loaded]
         written = write_report(loaded, store, output, results_option=option)
     for path in written:
         typer.echo(path)

@@ -120,6 +120,19 @@ def test_a_control_has_to_be_what_its_name_says(store, arms, sentence):
     assert judge(make_section(what, store, None).results, *PLACE).refusal.startswith(sentence)
 
 
+def test_a_control_that_is_left_out_lets_nothing_be_claimed(store):
+    other = {"name": "other", "bank": "gaussian-covariance"}
+    what = experiment([SCRATCH, RANDOM, other, BANK], controls=["other"], seeds=[0, 1, 2])
+    figures = {"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "other": [15, 20.9, 21], "bank": [20, 21, 22]}
+    finish(what, store, by_arm(figures))
+    part = make_section(what.only(arms=["scratch", "random", "bank"]), store, None)
+    assert judge(part.results, *PLACE).refusal == "the control other was left out"
+    assert row(part, "differences", arm="bank", control="scratch")["reading"] == "above"
+    assert part.report_command.endswith("--size small --only scratch --only random --only bank -o report")
+    whole = what.only(arms=["scratch", "random", "other", "bank"])
+    assert judge(make_section(whole, store, None).results, *PLACE).refusal is None
+
+
 def test_two_seeds_and_seeds_that_agree_to_the_picture_claim_nothing(store):
     two = experiment([SCRATCH, RANDOM, BANK])
     finish(two, store, by_arm({"scratch": [10, 11], "random": [9, 10], "bank": [20, 21.1]}))

@@ -209,7 +209,8 @@ def collect(experiment: Experiment, store: ResultStore) -> Results:
         cells[place] = cell = _cell(experiment, store, place, arm, planned)
         for seed, why in cell.missing.items() if cell.lr is None else ():
             listed[f"{place} {seed}"] = Listed(None, "final", *place, seed, None, why)
-    strange = sorted({str(name) for name in experiment.raw.get("controls", ())} - {arm for _, _, arm in cells})
+    known = {name for _, _, arm in cells for name in (arm, _series(arm))} | {*experiment.left_out}
+    strange = sorted({str(name) for name in experiment.raw.get("controls", ())} - known)
     if strange:
         raise BenchmarkError(f"experiment {experiment.name}: controls name {', '.join(strange)}, which is no arm of it")
     if not any(run.status == DONE for run in listed.values()):

@@ -79,6 +79,9 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
             return f"the control {control} is no arm of this experiment"
         if not all(_is_what_it_says(control, cell) for arm, cell in cells.items() if arm.partition("/")[0] == control):
             return f"the arm {control} is not what the control of that name is: {_MEANT[control]}"
+    for control in results.experiment.raw.get("controls", ()):
+        if control in results.experiment.left_out:
+            return f"the control {control} was left out"
     if best is None:
         return "no arm with a bank has a finished run"
     for name in (*controls, best):
