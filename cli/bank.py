@@ -7,7 +7,7 @@ import typer
 
 from masterkey.catalog import Recipe, recipes
 from masterkey.index import index
-from masterkey.names import BuiltinName, is_remote, load_bank, parse_name
+from masterkey.names import BuiltinName, is_remote, is_there, load_bank, parse_name
 
 from .options import LocalOption, RevisionOption, SizeOption, TokenOption, parse_size
 from .output import Json, doing, print_facts, print_json, print_table, tell
@@ -168,7 +168,7 @@ def extract(
     """
     from masterkey.checkpoint import SUFFIXES
 
-    named = not (is_remote(source) or Path(source).exists() or source.lower().endswith(SUFFIXES))
+    named = not (is_remote(source) or is_there(source) or source.lower().endswith(SUFFIXES))
     on_hub = named and source.startswith("timm/")
     of_timm = on_hub or (named and "/" not in source)
     if of_timm and (licence or base_model or dataset):

@@ -35,7 +35,7 @@ def distill(
     curve: Annotated[
         Path | None, typer.Option(help="Draw the error of every number of keys up to 32 (PNG, and CSV beside it).")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything that is drawn.")] = 0,
     json: Json = False,
 ) -> None:
     """Distil banks to a few key filters.

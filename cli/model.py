@@ -135,10 +135,11 @@ def init(
                 checkpoint_path=None if checkpoint is None else str(checkpoint),
                 **more,
             )
-        except TypeError as error:
-            if not any(f"unexpected keyword argument '{name}'" in str(error) for name in more):
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            if not more:
                 raise
-            raise typer.BadParameter(f"timm's {model}: {error}", param_hint="--model-kwargs") from error
+            said = f"timm's {model} cannot be built with {' '.join(model_kwargs or [])}: {error}"
+            raise typer.BadParameter(said, param_hint="--model-kwargs") from error
     tell(f"wrote {output}")
     if json:
         print_json(report.to_dict())

@@ -18,7 +18,10 @@ LayersOption = Annotated[
         help="Fill only these layers: the first N, the last N, a stage, or a name pattern. May be repeated.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of the network's own weights and of banks that are drawn.")]
+SeedOption = Annotated[
+    int,
+    typer.Option(min=0, max=2**32 - 1, help="Seed of the network's own weights and of banks that are drawn."),
+]
 RevisionOption = Annotated[str | None, typer.Option(help="On the Hub: a branch, a tag or a commit.")]
 TokenOption = Annotated[str | None, typer.Option(help="The Hub's token; the one logged in with if not given.")]
 LocalOption = Annotated[bool, typer.Option("--local-files-only", help="Take what is in the cache; ask no network.")]

@@ -13,8 +13,11 @@ from .errors import SaveError
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, creating its folder; what stood there stays until the new file is complete.
 
+    A link stays one, and the file that it leads to is written.
+
     Raises:
-        SaveError: the folder or file cannot be written (permissions, a full disk); ``path`` is untouched.
+        SaveError: the folder or file cannot be written (permissions, a full disk, a device or pipe in its place);
+            ``path`` is untouched.
     """
     write_all_atomically({path: data})
 
@@ -32,11 +35,14 @@ def write_all_atomically(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
     staged: dict[Path, Path] = {}
     current = Path()
     try:
-        for path, data in files.items():
-            current = path
+        for named, data in files.items():
+            current = named
+            path = named.resolve() if named.is_symlink() else named
             _make_folders(path.parent, made)
             if path.is_dir():
                 raise IsADirectoryError(21, "a folder of that name is in the way")
+            if path.exists() and not path.is_file():
+                raise FileExistsError(17, "it is a device or a pipe, which would be replaced by a file")
             staged[path] = _beside(path, "partial")
             with staged[path].open("xb") as file:
                 file.writelines([data] if isinstance(data, bytes) else data)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from . import format as bank_format
-from .atomic import write_all_atomically
 from .denoise import denoise
 from .errors import BankFormatError, MasterkeyError, PlanError
 from .fit import fit_kernel
@@ -55,6 +54,10 @@ class Bank:
         bank_format.check_finite(layers, f"bank {metadata.name}")
         self._layers = MappingProxyType(dict(layers))
         self._metadata = metadata
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy by layers and metadata: to other processes, Ray and configurations."""
+        return type(self), (dict(self._layers), self._metadata)
 
     # -- sources ------------------------------------------------------------------------------------------
 
@@ -354,12 +357,9 @@ class Bank:
         Raises:
             SaveError: the folder cannot be written; what it held before is intact.
         """
-        from .folder import bank_files
+        from .folder import bank_files, write_folder
 
-        folder = Path(directory)
-        # in the mapping's order: weights last
-        write_all_atomically({folder / name: data for name, data in bank_files(self).items()})
-        return folder
+        return write_folder(directory, bank_files(self))  # weights last
 
     def push_to_hub(
         self,

@@ -54,7 +54,10 @@ def build_bank(
     revision = options.pop("revision", None) or recipe.revision or (known.revision if known and pinned else None)
     bank = _as_described(_source(recipe, source, revision, options), recipe, known)
     for operation, arguments in recipe.steps:
-        bank = getattr(bank, operation)(**arguments)
+        try:
+            bank = getattr(bank, operation)(**arguments)
+        except (TypeError, ValueError) as error:  # the recipe is somebody's own file
+            raise RecipeError(f"recipe {recipe.name}: step {operation} with {arguments}: {error}") from error
     if known and pinned:
         check_pinned(bank, known)
     return bank

@@ -94,10 +94,15 @@ def bank_of_layers(
         layers=tuple(about),
         order=found.order,
         base_model=base_model,
-        datasets=tuple(datasets),
+        datasets=names_of(datasets),
         licence=licence,
     )
     return Bank(layers, metadata)
+
+
+def names_of(datasets: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names as a tuple; a text, which is a sequence too, is one name."""
+    return (datasets,) if isinstance(datasets, str) else tuple(datasets)
 
 
 def from_timm(name: str, kind: str = "depthwise", pretrained: bool = True, seed: int = 0) -> Bank:
@@ -197,7 +202,7 @@ def from_checkpoint(
             name=name or known.name,
             licence=licence or known.licence,
             base_model=base_model or known.base_model,
-            datasets=tuple(datasets) or known.datasets,
+            datasets=names_of(datasets) or known.datasets,
         )
         return Bank(bank.layers, about)
     path = expanded(path_or_url)

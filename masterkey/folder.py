@@ -1,10 +1,15 @@
 """The files of a bank's folder, which is laid out as a model repository of the Hub (docs/format.md)."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .atomic import write_all_atomically
 from .card import FOLDER, card_text, licence_text
+from .errors import SaveError, UnknownNameError
 from .format import CONFIG_NAME, WEIGHTS_NAME, encode
 from .metadata import canonical_json
+from .names import expanded
 
 if TYPE_CHECKING:
     from .bank import Bank
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
 CARD_NAME = "README.md"
 ATLAS_NAME = "atlas.png"
 LICENCE_NAME = "LICENSE"
+ASSIGNMENT_NAME = "assignment.csv"  # of distilled keys
 
 
 def bank_files(bank: "Bank", *, where: str = FOLDER, recipe: "Recipe | None" = None) -> dict[str, bytes]:
@@ -26,6 +32,33 @@ def bank_files(bank: "Bank", *, where: str = FOLDER, recipe: "Recipe | None" = N
 
         files[ATLAS_NAME] = encode_png(draw_atlas(bank.layers, bank.name))
     return {**files, WEIGHTS_NAME: weights}
+
+
+def write_folder(directory: str | Path, files: Mapping[str, bytes]) -> Path:
+    """Write a bank's files in the mapping's order, and remove those that only another bank, here before, had.
+
+    Its licence or assignment would else be published with this one's filters. Returns the folder.
+
+    Raises:
+        SaveError: the folder cannot be written; what it held before is intact.
+    """
+    try:
+        folder = expanded(directory)
+    except UnknownNameError as error:
+        raise SaveError(f"cannot write {str(directory)!r:.300}: {error}; nothing was changed") from error
+    is_other = _weights_in(folder) not in (None, files[WEIGHTS_NAME])
+    write_all_atomically({folder / name: data for name, data in files.items()})
+    for name in (LICENCE_NAME, ATLAS_NAME, ASSIGNMENT_NAME) if is_other else ():
+        if name not in files:
+            (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+def _weights_in(folder: Path) -> bytes | None:
+    try:
+        return (folder / WEIGHTS_NAME).read_bytes()
+    except (OSError, ValueError):  # none, or a path that cannot be one, which writing will say
+        return None
 
 
 def config_bytes(bank: "Bank") -> bytes:

@@ -210,7 +210,10 @@ def freeze_module(module: nn.Module) -> None:
         return
     del module.weight
     # a copy: an optimizer made earlier still holds the parameter and may write to its memory
-    module.register_buffer("weight", weight.detach().clone())
+    # under inference_mode the copy would be a tensor that no later training may save for its backward pass
+    with torch.inference_mode(False):
+        copied = weight.detach().clone()
+    module.register_buffer("weight", copied)
     if not isinstance(module, Frozen):
         module.__class__ = _frozen_class(type(module))
 

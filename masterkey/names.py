@@ -91,7 +91,7 @@ def parse_name(name: str | Path) -> Name:
         raise UnknownNameError("an empty name; masterkey list shows the built-in ones")
     head, _, of = text.partition(":")
     recipe = recipes().get(head)
-    if isinstance(name, Path) or text.startswith((".", "/", "~")) or _is_path(text, folder=recipe is not None):
+    if isinstance(name, Path) or text.startswith((".", "/", "~")) or is_there(text, folder=recipe is not None):
         return PathName(expanded(text))
     if recipe is not None:
         return _parse_builtin(recipe, text, of)
@@ -280,7 +280,8 @@ def _check_words(text: str) -> None:
         )
 
 
-def _is_path(text: str, folder: bool) -> bool:
+def is_there(text: str, folder: bool = False) -> bool:
+    """Whether a text is the path of a folder, or of anything; one that cannot be a path is not."""
     try:
         return Path(text).is_dir() if folder else Path(text).exists()
     except (OSError, ValueError):  # too long for a path, or with a NUL: then it is none

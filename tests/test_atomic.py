@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,34 @@ def test_readers_during_saving_never_see_half_a_file(tmp_path):
             copied = tmp_path.parent / "held.safetensors"
             copied.write_bytes(held.read())
         assert Bank.from_pretrained(copied).sha256 in known
+
+
+def test_devices_and_pipes_are_not_replaced_and_links_are_followed(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(SaveError, match="it is a device or a pipe"):
+        write_atomically(pipe, b"x")
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+    target, link = tmp_path / "there" / "file", tmp_path / "link"
+    link.symlink_to(target)
+    write_atomically(link, b"first")
+    write_atomically(link, b"second")
+    assert link.is_symlink() and target.read_bytes() == b"second"
+
+
+def test_another_bank_in_the_same_folder_leaves_nothing_of_its_own(tmp_path):
+    """Its licence or assignment would be published with this one's filters."""
+    joined = replace(BANK.metadata, licence="MIT AND my-own-licence")
+    Bank(BANK.layers, joined).save_pretrained(tmp_path)
+    (tmp_path / "assignment.csv").write_text("of the other one")
+    (tmp_path / "notes.txt").write_text("mine")
+    Bank(BANK.layers, joined).save_pretrained(tmp_path)  # the same bank: all of it stays
+    assert (tmp_path / "assignment.csv").exists()
+    small_bank().renamed("other").save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} & {"LICENSE", "assignment.csv", "notes.txt"} == {"notes.txt"}
+
+
+def test_a_folder_in_the_home_is_found_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    BANK.save_pretrained("~/bank")
+    assert Bank.from_pretrained("~/bank").sha256 == BANK.sha256 and (tmp_path / "bank").is_dir()

@@ -1,6 +1,7 @@
 """The algebra of banks, and what each step remembers."""
 
 import copy
+import pickle
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -457,3 +458,9 @@ def test_banks_cannot_be_changed(bank):
     made = Bank(layers, bank.metadata)
     layers.clear()
     assert len(made.layers) == 4
+
+
+def test_banks_go_to_other_processes(bank):
+    for one in (bank, Bank.from_pretrained("scale-space-8")):
+        for other in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one)):
+            assert (other.sha256, other.metadata) == (one.sha256, one.metadata)

@@ -236,3 +236,12 @@ def test_memory_format_is_preserved(memory_format):
     assert output.is_contiguous(memory_format=memory_format)
     (grad,) = torch.autograd.grad(output, image, torch.randn_like(output))
     assert grad.is_contiguous(memory_format=memory_format)
+
+
+def test_what_is_frozen_in_inference_mode_trains_later():
+    layer = nn.Conv2d(4, 4, 3, groups=4)
+    with torch.inference_mode():
+        freeze_module(layer)
+    x = torch.randn(2, 4, 5, 5, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None and layer.bias is not None and layer.bias.grad is not None

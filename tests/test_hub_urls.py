@@ -12,6 +12,7 @@ from safetensors.torch import save
 from masterkey.bank import Bank
 from masterkey.errors import BankFormatError, CheckpointError, HubError
 from masterkey.hub.ranges import GAP, RangeReader, merged
+from masterkey.hub.remote_file import UrlFile
 
 STATE = state_dict()
 FILTERS = filters(STATE)
@@ -49,6 +50,10 @@ def test_neighbours_are_read_in_one_request(hub):
     bank = Bank.from_checkpoint(hub.put("near.safetensors", save(state)))
     assert len(bank.layers) == 4
     assert len(hub.log("near.safetensors")) == 2
+
+
+def test_a_url_is_named_without_its_secrets():
+    assert UrlFile("https://me:secret@host.org:8/a/b.pth?token=1#x").name == "https://host.org:8/a/b.pth"
 
 
 def test_metadata_of_a_url(hub):

@@ -37,6 +37,7 @@ class CodeLine:
         return shapes_of(self.reconstruct(codes)).unit
 
 
+@torch.enable_grad()
 def train(unit: Tensor, seed: int, steps: int = STEPS) -> CodeLine:
     """Train on shapes (n, d) with Adam and a one-cycle rate; the same seed gives the same line on one machine."""
     size = unit.shape[1]

@@ -17,7 +17,7 @@ from typing import Literal
 from ..errors import MasterkeyError
 from ..format import WEIGHTS_NAME
 from ..metadata import Metadata
-from ..names import load_bank
+from ..names import is_there, load_bank
 from ..onnx_source import SUFFIX as ONNX_SUFFIX
 from .onnx_filters import OnnxFilters
 from .quality import DEGENERATE, LayerQuality
@@ -95,9 +95,9 @@ def open_collection(names: Sequence[str | Path]) -> Collection:
     collection = Collection()
     for name in names:
         path = Path(name)
-        if path.is_dir() and not (path / WEIGHTS_NAME).is_file():
+        if is_there(str(path), folder=True) and not (path / WEIGHTS_NAME).is_file():
             _open_folder(collection, path)
-        elif path.exists():
+        elif is_there(str(path)):
             _add(collection, path, path.stem if path.suffix.lower() in _SUFFIXES else path.name or str(name), {})
         else:
             bank = load_bank(name)

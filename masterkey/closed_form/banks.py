@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,10 @@ class ComputedBank(Bank):
     def __init__(self, metadata: Metadata, rule: Rule) -> None:
         self._about = metadata
         self._rule = rule
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy by name and rule."""
+        return type(self), (self._about, self._rule)
 
     def bind(self, targets: Sequence[Target], seed: int, rule: KernelRule = "crop") -> Bank:
         """Compute the filters for ``targets``, layers in forward order."""

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import write_all_atomically
 from ..bank import Bank
 from ..card import FOLDER
 from ..errors import BankFormatError
-from ..folder import bank_files
+from ..folder import ASSIGNMENT_NAME, bank_files, write_folder
 from ..names import PathName, RepositoryName, at_revision, expanded, load_bank, parse_name
 from .assignment import Assignment, parse_assignment
-from .stated import ASSIGNMENT_NAME, check_assignment, step_of
+from .stated import check_assignment, step_of
 
 if TYPE_CHECKING:
     from ..hub.access import Access
@@ -51,9 +50,7 @@ class Distilled:
             SaveError: the folder cannot be written; what it held before is intact.
             BankFormatError: the assignment is not the one that the bank states.
         """
-        folder = Path(directory)
-        write_all_atomically({folder / name: data for name, data in self._files(FOLDER).items()})
-        return folder
+        return write_folder(directory, self._files(FOLDER))
 
     def push_to_hub(
         self,

@@ -7,7 +7,6 @@ from ..errors import BankFormatError
 from ..metadata import Metadata
 
 STEP = "distilled"
-ASSIGNMENT_NAME = "assignment.csv"
 
 
 def step_of(about: Metadata, where: str) -> dict[str, Any]:

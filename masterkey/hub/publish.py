@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .._version import __version__
 from ..card import FOLDER
 from ..errors import PublishError
-from ..folder import CARD_NAME, LICENCE_NAME, bank_files
+from ..folder import ASSIGNMENT_NAME, CARD_NAME, LICENCE_NAME, bank_files
 from ..format import CONFIG_NAME, WEIGHTS_NAME, read
 from .terms import check_terms
 
@@ -78,7 +78,7 @@ def read_folder(folder: Path, repo_id: str = FOLDER, allow_degenerate: bool = Fa
         PublishError: ``config.json`` or the card contradict the bank, or a file cannot be read.
     """
     from ..bank import Bank
-    from ..distill.stated import ASSIGNMENT_NAME, check_assignment
+    from ..distill.stated import check_assignment
 
     bank = Bank(*read(folder / WEIGHTS_NAME))
     files = bank_files(bank, where=repo_id)

@@ -164,8 +164,9 @@ class UrlFile:
 
     @property
     def name(self) -> str:
-        """The URL without its query, which may hold a secret."""
-        return self.url.split("?")[0].split("#")[0]
+        """The URL without what may be a secret: its query, and the name and password before the host."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
     @property
     def suffix(self) -> str:
