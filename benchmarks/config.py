@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from masterkey.metadata import KINDS, canonical_json
 from masterkey.rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
 
-from .typed import BenchmarkError, check_fields, near
+from .errors import BenchmarkError
+from .typed import check_fields, near
 
 __all__ = ["ArmConfig", "BenchmarkError", "DataConfig", "RunConfig", "TrainConfig", "run_config"]
 
@@ -143,22 +144,20 @@ def run_config(raw: Mapping[str, Any]) -> RunConfig:
     for key in ("scale", "ratio"):
         if key in train:
             train[key] = tuple(train[key])
-    return _make(
-        RunConfig,
-        {
-            **parts,
-            "data": _make(DataConfig, parts.pop("data")),
-            "arm": _make(ArmConfig, arm),
-            "train": _make(TrainConfig, train),
-        },
-    )
+    made = {
+        **parts,
+        "data": _make(DataConfig, parts.pop("data")),
+        "arm": _make(ArmConfig, arm),
+        "train": _make(TrainConfig, train),
+    }
+    check_fields(RunConfig, made, "a run")
+    return _make(RunConfig, made)
 
 
 _Config = TypeVar("_Config", DataConfig, TrainConfig, ArmConfig, RunConfig)
 
 
 def _make(kind: type[_Config], raw: Mapping[str, Any]) -> _Config:
-    check_fields(kind, raw, kind.__name__)
     try:
         made = kind(**raw)
     except TypeError as error:

@@ -11,7 +11,8 @@ from typing import Any
 
 from masterkey.names import expanded
 
-from .typed import BenchmarkError, near
+from .errors import BenchmarkError
+from .typed import near
 
 SIZES = ("smoke", "small", "paper")
 _NAMED = ("models", "targets")

@@ -37,7 +37,8 @@ def check_pictures(experiment: Experiment, store: ResultStore, *, skip_corrupt: 
     seen: dict[DataConfig, str] = {}
     for run in expected_runs(experiment, store):
         data = run.config.data
-        result = store.read(run.config.id) if Path(data.name).is_absolute() else None
+        is_here = Path(data.name).is_absolute() and Path(data.name).is_dir()
+        result = store.read(run.config.id) if is_here else None
         if result is None:
             continue
         if data not in seen:

@@ -8,11 +8,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
-from masterkey.errors import MasterkeyError
-
-
-class BenchmarkError(MasterkeyError):
-    """An experiment, data set or result folder that cannot be used as it is."""
+from .errors import BenchmarkError
 
 
 def check_fields(kind: type, raw: Mapping[str, Any], where: str) -> None:

@@ -304,6 +304,10 @@ def test_sixteen_bits_are_shown_from_black_to_white():
         shown = decode(buffer.getvalue(), 64)
         assert shown.dtype == np.uint8 and np.array_equal(shown[..., 0], shown[..., 2])
         assert abs(shown[..., 0].astype(int) - ramp / 257).max() < 1
+    buffer, about = io.BytesIO(), Image.Exif()
+    about[0x0112] = 3  # upside down
+    Image.fromarray(ramp.astype(np.uint16)).save(buffer, "PNG", exif=about)
+    assert abs(decode(buffer.getvalue(), 64)[::-1, ::-1, 0].astype(int) - ramp / 257).max() < 1
     buffer = io.BytesIO()
     Image.fromarray((ramp / 65535).astype(np.float32)).save(buffer, "TIFF")
     with pytest.raises(ValueError, match="32 bits a pixel"):

@@ -44,9 +44,9 @@ def decode(data: bytes, size: int) -> np.ndarray:
 def _in_eight_bits(image: Image.Image) -> Image.Image:
     """Return 16 bits a pixel as 8, from black to white; Pillow's own conversion would make nearly all of it white."""
     if image.mode.startswith("I;16"):
-        orientation = image.getexif()
+        about = image.getexif()  # its orientation, for who turns it upright
         eight = Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
-        eight.getexif().update(orientation)
+        eight.getexif().update(about)
         return eight
     if image.mode in ("I", "F"):
         raise ValueError(f"it has 32 bits a pixel (mode {image.mode}), for which there is no one way to 8")

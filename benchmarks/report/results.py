@@ -247,9 +247,21 @@ def _cell(
             missing[seed] = _status(finals[seed].config.id, store)
         else:
             runs[seed] = _run(finals[seed], store)
-    bank, about = arm.get("bank"), (describe_arm(arm), lr, tried, runs, missing, _is_noise(arm))
-    frozen = bank is not None and bool(arm.get("inject", {}).get("freeze", True))
-    return Cell(model, target, name, bank, *about, frozen, arm.get("train", {}))
+    bank = arm.get("bank")
+    return Cell(
+        model=model,
+        target=target,
+        arm=name,
+        bank=bank,
+        what=describe_arm(arm),
+        lr=lr,
+        lrs_tried=tried,
+        runs=runs,
+        missing=missing,
+        is_noise=_is_noise(arm),
+        is_frozen=bank is not None and bool(arm.get("inject", {}).get("freeze", True)),
+        recipe=arm.get("train", {}),
+    )
 
 
 def _is_noise(arm: Mapping[str, Any]) -> bool:

@@ -48,7 +48,7 @@ def make_section(experiment: Experiment, store: ResultStore, results_option: str
         results_option: what ``--results`` has to be in the commands that are shown, None if it can be left out.
 
     Raises:
-        BenchmarkError: an unknown layout, or what :func:`collect` raises.
+        BenchmarkError: what :func:`collect` raises.
     """
     results = collect(experiment, store)
     verdicts: list[Verdict] = []

@@ -158,9 +158,8 @@ def cost_table(results: Results) -> Table:
     note = (
         "Means over seeds; peak memory is the largest. To scratch: the first evaluated epoch after which the arm's "
         "mean curve is at scratch's final mean accuracy with the same seeds, and the training time until then. For its "
-        "source: the "
-        "training of the filters that it takes, which comes on top, so selffer trains twice. Load: of the machine when "
-        f"a run ended, the highest.{_crowding(results)}"
+        "source: the training of the filters that it takes, which comes on top, so selffer trains twice. Load: of the "
+        f"machine when a run ended, the highest.{_crowding(results)}"
     )
     return make_table("cost", "Cost", note, columns, rows)
 
