@@ -173,6 +173,11 @@ def extract(
     of_timm = on_hub or (named and "/" not in source)
     if of_timm and (licence or base_model or dataset):
         raise typer.BadParameter("timm states licence, base model and data sets of its own networks itself")
+    if of_timm and not on_hub and (revision or token or local_files_only):
+        raise typer.BadParameter(
+            f"timm fetches the weights of a plain name itself; --revision, --token and --local-files-only go with "
+            f"timm/{source}"
+        )
     with doing(f"extracting from {source}"):
         from masterkey.bank import Bank
 

@@ -140,7 +140,7 @@ def init(
                 raise
             said = f"timm's {model} cannot be built with {' '.join(model_kwargs or [])}: {error}"
             raise typer.BadParameter(said, param_hint="--model-kwargs") from error
-    tell(f"wrote {output}")
+    tell(f"wrote {output}; masterkey.create_model(…, checkpoint_path=…) with the same bank keeps its filters frozen")
     if json:
         print_json(report.to_dict())
     else:

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from .errors import BankFormatError, CheckpointError
 from .format import METADATA_KEY, foreign_kind, read_header
+from .stand_ins import stand_ins
 
 # Weights averaged over training come first, as in timm.models.load_checkpoint.
-_ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
+_ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "module", "net")
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's prefixes, no part of a name
+_AVERAGED = "n_averaged"  # which torch's AveragedModel counts beside the model that it wraps
 
 TORCH_SUFFIXES = (".pth", ".pt", ".pkl", ".bin", ".ckpt", ".tar")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".txt")
@@ -75,6 +77,7 @@ def select_tensors(state: Mapping[str, Any], wanted: Wanted) -> Checkpoint:
 def common_prefix(names: Collection[str]) -> str:
     """Return what wrappers, one around the other, have put before every name."""
     prefix = ""
+    names = [name for name in names if name != _AVERAGED]
     while more := next((each for each in _WRAPPERS if names and all(n.startswith(prefix + each) for n in names)), ""):
         prefix += more
     return prefix
@@ -151,7 +154,7 @@ def _load_torch(path: Path) -> object:
 
 def _load(file: Path | BinaryIO, where: str, **how: Any) -> object:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), stand_ins():
             warnings.simplefilter("ignore")
             content: object = torch.load(file, weights_only=True, **how)
     except pickle.UnpicklingError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from .bank import Bank
 from .checkpoint import Checkpoint, Wanted, read_checkpoint, select_tensors
@@ -289,7 +290,7 @@ def _filters(name: str, weight: Tensor, where: str) -> Tensor:
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     while True:
-        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel)
         inner = model.module if parallel else getattr(model, "_orig_mod", None)
         if not isinstance(inner, nn.Module):
             return model

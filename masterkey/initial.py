@@ -36,7 +36,7 @@ def write_initial(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_timm(name, **chosen)
-    report = inject(model, source, **inject_kwargs)
+    report = inject(model, source, freeze=False, **inject_kwargs)  # a file holds weights, not their being frozen
     about = {
         "masterkey": __version__,
         "model": name,

@@ -50,7 +50,8 @@ def inject(
 
     Modules, names, state-dict keys, device and dtype stay as they are; biases stay the network's own and go
     on learning. Nothing is changed unless everything fits. A second call replaces the filters of the layers
-    it names. Inject before making an optimizer or an EMA: a frozen filter is a buffer, no parameter.
+    it names. Inject before making an optimizer, an EMA or a DistributedDataParallel: a frozen filter is a buffer,
+    no parameter.
 
     Args:
         model: any network; the layers are found by ``masterkey.depthwise.find_layers``.
@@ -65,9 +66,10 @@ def inject(
 
     Raises:
         NoTargetLayersError: the network has no such layer.
-        PlanError: the bank does not fit under these rules.
+        PlanError: the bank does not fit under these rules, or the network is distributed already.
         UnknownNameError, BankFormatError: the bank cannot be loaded.
     """
+    _require_undistributed(model)
     if not isinstance(bank, Bank):
         bank = Bank.from_pretrained(bank)
     found = require_layers(model, bank.kind)
@@ -100,8 +102,9 @@ def eject(model: nn.Module) -> None:
 
     Raises:
         NotInjectedError: no layer of ``model`` holds a bank, as after saving and loading a state dict.
+        PlanError: as ``thaw``.
     """
-    for _, module, record in _injected(model, "ejected from"):
+    for _, module, record in _changeable(model, "ejected from"):
         thaw_module(module)
         with torch.no_grad():
             _weight(module).copy_(record.original)
@@ -130,19 +133,35 @@ def freeze(model: nn.Module) -> None:
 
     Raises:
         NotInjectedError: no layer of ``model`` holds a bank.
+        PlanError: as ``thaw``.
     """
-    for _, module, _ in _injected(model, "frozen in"):
+    for _, module, _ in _changeable(model, "frozen in"):
         freeze_module(module)
 
 
 def thaw(model: nn.Module) -> None:
-    """Let the layers that hold a bank learn; their weights are new parameters, so make the optimizer anew.
+    """Let the layers that hold a bank learn; their weights are new parameters, so make optimizer and EMA anew.
 
     Raises:
         NotInjectedError: no layer of ``model`` holds a bank.
+        PlanError: one of them computes its weight since, or the network is distributed; nothing is changed.
     """
-    for _, module, _ in _injected(model, "thawed in"):
+    for _, module, _ in _changeable(model, "thawed in"):
         thaw_module(module)
+
+
+def _require_undistributed(model: nn.Module) -> None:
+    """Refuse a network whose processes have agreed on which parameters there are.
+
+    Raises:
+        PlanError: a DistributedDataParallel, which would wait for gradients that no longer come, or leave out
+            those of new parameters without a word.
+    """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise PlanError(
+            "this network is inside DistributedDataParallel, which keeps the parameters it began with; inject, "
+            "freeze, thaw or eject the plain network first, and wrap it then"
+        )
 
 
 def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> None:
@@ -177,7 +196,7 @@ def _targets(model: nn.Module, found: Found) -> list[Target]:
     targets = []
     last = max(len(found.layers) - 1, 1)
     for i, layer in enumerate(found.layers):
-        weight = _replaceable_weight(layer)
+        weight = _replaceable_weight(layer.name, layer.module)
         for other in set(holders.get(id(weight), ())) - {layer.name}:
             raise PlanError(f"{layer.name} shares its weight with {other}, so they cannot hold different filters")
         record = layer.module.__dict__.get(_RECORD)
@@ -186,18 +205,18 @@ def _targets(model: nn.Module, found: Found) -> list[Target]:
     return targets
 
 
-def _replaceable_weight(layer: FoundLayer) -> Tensor:
-    # not layer.weight: to read a parametrized weight can change the network (spectral norm iterates)
-    weight = layer.module._parameters.get("weight", layer.module._buffers.get("weight"))
+def _replaceable_weight(name: str, module: nn.Module) -> Tensor:
+    # not module.weight: to read a parametrized weight can change the network (spectral norm iterates)
+    weight = module._parameters.get("weight", module._buffers.get("weight"))
     if weight is None:
         raise PlanError(
-            f"{layer.name} computes its weight (a parametrization), so no filter can be put there; "
+            f"{name} computes its weight (a parametrization), so no filter can be put there; "
             "remove the parametrization first"
         )
     if weight.is_meta:
-        raise PlanError(f"{layer.name} is on the meta device, where filters have no values; materialise it first")
+        raise PlanError(f"{name} is on the meta device, where filters have no values; materialise it first")
     if weight.is_inference():
-        raise PlanError(f"{layer.name} was made in inference mode, so nothing can be written there; build it outside")
+        raise PlanError(f"{name} was made in inference mode, so nothing can be written there; build it outside")
     return weight
 
 
@@ -217,6 +236,15 @@ def _injected(model: nn.Module, done: str) -> Iterator[tuple[str, nn.Module, _Re
             "in here (a saved and loaded state dict keeps the filters, but not what they replaced)"
         )
     return iter(found)
+
+
+def _changeable(model: nn.Module, done: str) -> list[tuple[str, nn.Module, _Record]]:
+    """Return the layers that hold a bank, once it is known that each of them can be changed."""
+    _require_undistributed(model)
+    found = list(_injected(model, done))
+    for name, module, _ in found:
+        _replaceable_weight(name, module)
+    return found
 
 
 def _count_trainable(model: nn.Module) -> int:

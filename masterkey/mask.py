@@ -40,7 +40,7 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
             (``stages.0.*``), ``stage:2`` for a whole stage, or several of the last two.
 
     Raises:
-        PlanError: a list of anything but patterns.
+        PlanError: a list of anything but patterns, or one of several patterns means no layer.
     """
     if mask is None:
         return [True] * len(layers)
@@ -50,7 +50,13 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
     terms = [mask] if isinstance(mask, str) else list(mask)
     if not all(isinstance(term, str) for term in terms):
         raise PlanError(f"layers is a number, a pattern, or several patterns, not {mask!r}")
-    return [any(_meant(layer, term) for term in terms) for layer in layers]
+    meant = [[_meant(layer, term) for layer in layers] for term in terms]
+    for term, chosen_by in zip(terms, meant, strict=True):
+        # a single one that means nothing is for the caller to judge, who knows what the layers belong to
+        if len(terms) > 1 and not any(chosen_by):
+            hint = "; a number stands alone" if re.fullmatch(r"-?\d+", term) else ""
+            raise PlanError(f"{term!r:.100} among several patterns means none of the {len(layers)} layers{hint}")
+    return [any(chosen_by) for chosen_by in zip(*meant, strict=True)] if meant else [False] * len(layers)
 
 
 def _meant(layer: Named, term: str) -> bool:

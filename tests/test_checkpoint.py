@@ -5,6 +5,7 @@ import codecs
 import hashlib
 import os
 import pickle
+import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -50,7 +51,7 @@ def test_torch_files(tmp_path, suffix, legacy):
     assert (about.source.kind, about.source.file, about.source.entry) == ("file", path.name, None)
 
 
-@pytest.mark.parametrize("entry", ["state_dict", "model", "model_ema", "state_dict_ema"])
+@pytest.mark.parametrize("entry", ["state_dict", "model", "model_ema", "state_dict_ema", "model_state_dict", "net"])
 def test_wrapped_torch_files(tmp_path, entry):
     torch.save({"epoch": 3, entry: OrderedDict(state()), "optimizer": {"lr": 0.1}}, tmp_path / "x.pth")
     bank = Bank.from_checkpoint(tmp_path / "x.pth")
@@ -218,11 +219,8 @@ def test_the_proof_would_have_been_seen(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "named"),
     [
-        (argparse.Namespace(lr=0.1), "argparse.Namespace"),
-        (np.float64(0.5), "numpy"),
-        (np.zeros(3), "numpy"),
         (nn.Conv2d(1, 1, 1), "torch.nn.modules.conv.Conv2d"),
-        (Path("x"), "pathlib"),
+        (Call(np.frombuffer, b"ab"), "numpy.frombuffer"),
         (Call(codecs.decode, b"ff", "hex"), "_codecs.decode"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -233,6 +231,26 @@ def test_what_a_pickle_wanted_is_named(tmp_path, write, extra, named):
     sentence = refused(tmp_path / "net.pth")
     assert f"its pickle calls for {named}" in sentence
     assert "plain state dict or a .safetensors file" in sentence
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_what_training_scripts_save_beside_the_weights(tmp_path, write):
+    """As timm's train.py does: its options, and whatever a script calls its best accuracy."""
+    about = argparse.Namespace(lr=0.1, data=Path("pets"), mean=np.zeros(3), inner=types.SimpleNamespace(best=1))
+    content = {"epoch": 3, "args": about, "best": np.float64(0.5), "state_dict": OrderedDict(state())}
+    write(content, tmp_path / "net.pth")
+    bank = Bank.from_checkpoint(tmp_path / "net.pth")
+    assert all(torch.equal(bank.layers[name], state()[name]) for name in DEPTHWISE)
+    with pytest.raises(pickle.UnpicklingError):  # torch's own list of what is safe is as it was
+        torch.load(tmp_path / "net.pth", weights_only=True)
+
+
+def test_a_stand_in_calls_nothing(tmp_path):
+    """What a pickle hands to a name that is read as a stand-in is not run either."""
+    proof = tmp_path / "it-ran"
+    write_zip({"state_dict": state(), "args": Call(argparse.Namespace, Call(os.mkdir, str(proof)))}, tmp_path / "n.pth")
+    refused(tmp_path / "n.pth")
+    assert not proof.exists()
 
 
 def test_environment_cannot_switch_the_protection_off(tmp_path, monkeypatch):
@@ -290,7 +308,9 @@ def test_something_else_as_safetensors(tmp_path, data):
     refused(tmp_path / "net.safetensors")
 
 
-@pytest.mark.parametrize("content", [[1, 2], "text", None, {}, {"a": 1}, {"net": state()}, {"state_dict": {"a": 1}}, 7])
+@pytest.mark.parametrize(
+    "content", [[1, 2], "text", None, {}, {"a": 1}, {"my_weights": state()}, {"state_dict": {"a": 1}}, 7]
+)
 def test_torch_files_without_a_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "net.pth")
     assert "holds no state dict" in refused(tmp_path / "net.pth")

@@ -202,6 +202,8 @@ def test_refusals_are_one_sentence_and_exit_1(cli, tmp_path, monkeypatch, argume
         ["init", "test_convnext", "--model-kwargs", "num_classes=3", "-o", "m.safetensors"],
         ["init", "test_convnext", "--model-kwargs", "no_such=3", "-o", "m.safetensors"],
         ["extract", "test_convnext", "--licence", "MIT", "-o", "out"],
+        ["extract", "test_convnext", "--revision", "v1", "-o", "out"],
+        ["extract", "test_convnext", "--local-files-only", "-o", "out"],
     ],
     ids=" ".join,
 )

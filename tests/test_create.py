@@ -1,5 +1,8 @@
 """One line from a name to a network with a bank inside."""
 
+import argparse
+
+import numpy as np
 import pytest
 import timm
 import torch
@@ -30,6 +33,23 @@ class TestCreateModel:
         )
         assert torch.equal(smaller.stages[2].blocks[0].mlp.fc1.weight, trained.stages[2].blocks[0].mlp.fc1.weight)
         assert verify(smaller) == []
+
+    def test_a_checkpoint_as_timms_training_writes_it(self, tmp_path):
+        trained = build(seed=3)
+        options = argparse.Namespace(lr=0.1, best=np.float64(0.5))
+        torch.save({"args": options, "state_dict": trained.state_dict()}, tmp_path / "last.pth.tar")
+        model = create_model(CONVNEXT, "scale-space-8", checkpoint_path=str(tmp_path / "last.pth.tar"))
+        self.assert_only_depthwise_differs(model, trained)
+
+    def test_a_checkpoint_runs_nothing(self, tmp_path):
+        class Evil:
+            def __reduce__(self):
+                return exec, (f"open({str(tmp_path / 'it-ran')!r}, 'w')",)
+
+        torch.save({"state_dict": build().state_dict(), "args": Evil()}, tmp_path / "evil.pth")
+        with pytest.raises(CheckpointError, match=r"evil\.pth could not be loaded"):
+            create_model(CONVNEXT, "scale-space-8", checkpoint_path=str(tmp_path / "evil.pth"))
+        assert not (tmp_path / "it-ran").exists()
 
     @staticmethod
     def assert_only_depthwise_differs(model, trained):

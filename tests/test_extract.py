@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 from samples import DEPTHWISE, state
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from masterkey.bank import Bank
 from masterkey.errors import BankFormatError, CheckpointError, NoTargetLayersError, UnknownNameError
@@ -70,12 +71,15 @@ def test_extraction_leaves_the_network_as_it_was():
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, lambda model: torch.compile(nn.DataParallel(model))])
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, torch.compile, lambda model: torch.compile(nn.DataParallel(model)), AveragedModel]
+)
 def test_wrappers_leave_no_trace(wrap):
     model = Crossed()
     wrapped, plain = from_model(wrap(model), name="x"), from_model(model, name="x")
     assert wrapped.metadata == plain.metadata
     assert wrapped.sha256 == plain.sha256
+    assert set(from_state_dict(wrap(model).state_dict(), name="x").layers) == set(plain.layers)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

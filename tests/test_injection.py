@@ -239,6 +239,8 @@ class TestNothingChangesUnlessEverythingFits:
             ({"scale": "nonsense"}, "unknown scale rule"),
             ({"kernel": "nonsense"}, "unknown kernel rule"),
             ({"layers": "nothing"}, "means none"),
+            ({"layers": ["stage:1", "stage:9"]}, "'stage:9' among several patterns means none of the 11 layers"),
+            ({"layers": ["2", "stage:1"]}, "'2' among .* a number stands alone"),
         ],
     )
     def test_plan(self, kwargs, sentence):
@@ -257,6 +259,35 @@ class TestNothingChangesUnlessEverythingFits:
         with pytest.raises(PlanError, match=rf"{names[4]} computes its weight"):
             inject(model, "scale-space-8")
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+    @pytest.mark.parametrize("act", [eject, freeze, thaw])
+    def test_a_weight_that_is_computed_since_is_refused(self, act):
+        model = build()
+        inject(model, "scale-space-8", freeze=act is not freeze)
+        layer = model.stages[2].blocks[0].conv_dw
+        masterkey.frozen.thaw_module(layer)
+        parametrizations.weight_norm(layer)
+        before = snapshot(model)
+        with pytest.raises(PlanError, match=r"stages\.2\.blocks\.0\.conv_dw computes its weight"):
+            act(model)
+        assert_same(snapshot(model), before)
+        assert is_frozen(model.stages[0].blocks[0].conv_dw) == (act is not freeze)
+
+    def test_a_distributed_network_is_refused(self, tmp_path):
+        store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        try:
+            plain = build()
+            inject(plain, "scale-space-8", layers=1)
+            model = nn.parallel.DistributedDataParallel(plain)
+            before = snapshot(model)
+            for act in (lambda model: inject(model, "scale-space-8"), eject, freeze, thaw):
+                with pytest.raises(PlanError, match="inside DistributedDataParallel"):
+                    act(model)
+            assert verify(model) == []
+            assert_same(snapshot(model), before)
+        finally:
+            torch.distributed.destroy_process_group()
 
     def test_the_meta_device_is_refused(self):
         with torch.device("meta"):
