@@ -25,7 +25,8 @@ class DataConfig:
     ``evaluate`` is ``validation`` (a share ``validation`` of train, carved out by ``split_seed``; for every choice)
     or ``test`` (all of train is learnt from; for the final figure only). ``view`` keeps a part of the classes
     (``man-made``, ``natural``). ``per_class`` keeps at most so many pictures of a class, in either part. Pictures are
-    stored at ``pixels / crop_pct`` and evaluated on their centre.
+    stored at ``pixels / crop_pct`` and evaluated on their centre. ``image`` and ``label`` name the columns of parquet
+    files or of a repository on the Hub, ``subset`` the repository's configuration; None takes what is plain.
     """
 
     name: str
@@ -36,6 +37,15 @@ class DataConfig:
     split_seed: int = 0
     view: str | None = None
     per_class: int | None = None
+    image: str | None = None
+    label: str | None = None
+    subset: str | None = None
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What is said of ``image``, ``label`` and ``subset``."""
+        named = {"image": self.image, "label": self.label, "subset": self.subset}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,8 @@ class RunConfig:
         """Return plain data, without the arm's label: experiments that call a run differently share it."""
         plain = asdict(self)
         del plain["arm"]["name"]
+        for unsaid in {"image", "label", "subset"} - self.data.columns.keys():
+            del plain["data"][unsaid]  # they came later, and the ids of earlier runs stay theirs
         return plain
 
     @property

@@ -64,7 +64,7 @@ def _pictures(config: DataConfig, batch_size: int) -> tuple[np.ndarray, int, str
 @contextmanager
 def _encoded(config: DataConfig, batch_size: int) -> Iterator[tuple[list[bytes], int]]:
     """Give the first pictures that would be learnt from, still encoded, and the number of classes."""
-    source = find_source(config.name)
+    source = find_source(config.name, config.columns)
     with tempfile.TemporaryDirectory() as scratch, source.open(Path(scratch)) as opened:
         pictures = opened.splits[roles(source, opened.splits).train]
         kept = classes_in_view(opened.classes, config.view) if config.view else list(range(len(opened.classes)))

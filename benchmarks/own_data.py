@@ -18,10 +18,10 @@ def check_folders(experiment: Experiment) -> None:
     """
     data = experiment.raw.get("data", {})
     for target in experiment.targets:
-        name = str(data.get(target, {}).get("name", target))
-        where = resolve(name)
+        own = data.get(target, {})
+        where = resolve(str(own.get("name", target)))
         if isinstance(where, Path):
-            find_source(str(where))
+            find_source(str(where), {name: own[name] for name in ("image", "label", "subset") if name in own})
 
 
 def check_pictures(experiment: Experiment, store: ResultStore, *, skip_corrupt: bool = False) -> None:

@@ -413,7 +413,7 @@ def test_a_catalogued_set_takes_its_columns_splits_and_rows(tmp_path, cache, mon
         tmp_path / "repo", {"train": [0, 1, 0, 1], "valid": [1, 0, 1]}, names=["a", "b"], image="img",
         domain={"train": ["sketch", "sketch", "photo", "sketch"], "valid": ["photo", "sketch", "sketch"]},
     )  # fmt: skip
-    hub_set = HubSet(str(repo), "img", "label", ("train",), "valid", ("domain", "sketch"), (2, 3, 2))
+    hub_set = HubSet(str(repo), "img", "label", ("train",), "valid", ("domain", "sketch"), size=(2, 3, 2))
     monkeypatch.setitem(CATALOGUE, "drawn", hub_set)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(catalogue.DATA_VARIABLE, str(tmp_path / "none"))
@@ -421,7 +421,7 @@ def test_a_catalogued_set_takes_its_columns_splits_and_rows(tmp_path, cache, mon
     assert data.train.labels.tolist() == [0, 1, 1]
     assert data.evaluate.labels.tolist() == [0, 1]
     assert (data.train.images[2] == decode(picture(3), 8)).all()
-    monkeypatch.setitem(CATALOGUE, "drawn", HubSet(str(repo), "img", "label", ("train",), "valid", None, (2, 3, 2)))
+    monkeypatch.setitem(CATALOGUE, "drawn", HubSet(str(repo), "img", "label", ("train",), "valid", size=(2, 3, 2)))
     with pytest.raises(BenchmarkError, match=r"is not the drawn expected: .* is \(2, 4, 3\), not \(2, 3, 2\)"):
         load_data(DataConfig("drawn", pixels=8), cache)
     monkeypatch.setitem(CATALOGUE, "drawn", HubSet(str(repo), "img", "label", ("train",), "test"))
@@ -430,7 +430,7 @@ def test_a_catalogued_set_takes_its_columns_splits_and_rows(tmp_path, cache, mon
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch, tmp_path, cache):
-    def unreachable(_name):
+    def unreachable(*_names):
         raise ConnectionError("Couldn't reach the Hub\nand more")
 
     monkeypatch.setattr(datasets, "load_dataset_builder", unreachable)

@@ -20,8 +20,9 @@ class HubSet:
     """A data set on the Hugging Face Hub.
 
     ``train`` names the splits that are learnt from, in order; the second of two is the official validation part.
-    ``only`` keeps the rows whose column has that value. ``size`` is (classes, pictures to learn from, pictures to
-    test on), checked once the set is loaded. None stands for "as found", in a repository nobody described here.
+    ``only`` keeps the rows whose column has that value; ``subset`` is one of the repository's configurations. ``size``
+    is (classes, pictures to learn from, pictures to test on), checked once the set is loaded. None stands for "as
+    found", in a repository nobody described here.
     """
 
     repo: str
@@ -30,6 +31,7 @@ class HubSet:
     train: tuple[str, ...] | None = None
     test: str | None = None
     only: tuple[str, str] | None = None
+    subset: str | None = None
     size: tuple[int, int, int] | None = None
 
 
@@ -37,21 +39,21 @@ class HubSet:
 # written: ids, splits and columns are as the repositories' pages name them, and not one was ever loaded from there.
 # The sizes are those of the sets' own publications, so a repository that holds something else is refused.
 CATALOGUE = {
-    "cifar10": HubSet("uoft-cs/cifar10", "img", "label", ("train",), "test", None, (10, 50_000, 10_000)),
+    "cifar10": HubSet("uoft-cs/cifar10", "img", "label", ("train",), "test", size=(10, 50_000, 10_000)),
     "domainnet-sketch": HubSet(
-        "wltjr1007/DomainNet", "image", "label", ("train",), "test", ("domain", "sketch"), (345, 48_212, 20_916)
+        "wltjr1007/DomainNet", "image", "label", ("train",), "test", ("domain", "sketch"), size=(345, 48_212, 20_916)
     ),
     "flowers102": HubSet(
-        "dpdl-benchmark/oxford_flowers102", "image", "label", ("train", "validation"), "test", None, (102, 2_040, 6_149)
+        "dpdl-benchmark/oxford_flowers102", "image", "label", ("train", "validation"), "test", size=(102, 2_040, 6_149)
     ),
-    "food101": HubSet("ethz/food101", "image", "label", ("train",), "validation", None, (101, 75_750, 25_250)),
+    "food101": HubSet("ethz/food101", "image", "label", ("train",), "validation", size=(101, 75_750, 25_250)),
     "imagenet": HubSet(
-        "ILSVRC/imagenet-1k", "image", "label", ("train",), "validation", None, (1_000, 1_281_167, 50_000)
+        "ILSVRC/imagenet-1k", "image", "label", ("train",), "validation", size=(1_000, 1_281_167, 50_000)
     ),
-    "pets": HubSet("timm/oxford-iiit-pet", "image", "label", ("train",), "test", None, (37, 3_680, 3_669)),
-    "stl10": HubSet("tanganke/stl10", "image", "label", ("train",), "test", None, (10, 5_000, 8_000)),
+    "pets": HubSet("timm/oxford-iiit-pet", "image", "label", ("train",), "test", size=(37, 3_680, 3_669)),
+    "stl10": HubSet("tanganke/stl10", "image", "label", ("train",), "test", size=(10, 5_000, 8_000)),
     "tiny-imagenet": HubSet(
-        "zh-plus/tiny-imagenet", "image", "label", ("train",), "valid", None, (200, 100_000, 10_000)
+        "zh-plus/tiny-imagenet", "image", "label", ("train",), "valid", size=(200, 100_000, 10_000)
     ),
 }
 

@@ -3,8 +3,9 @@
 import errno
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,43 +21,58 @@ _DATA_SUFFIXES = {".arrow", ".csv", ".gz", ".json", ".jsonl", ".parquet", ".tar"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def find_source(name: str) -> Source:
+def find_source(name: str, columns: Mapping[str, str] | None = None) -> Source:
     """Find the data set ``name``, without reading its pictures.
+
+    Args:
+        name: see ``resolve``.
+        columns: ``image``, ``label`` and ``subset`` where they are not the plain ones (``DataConfig.columns``).
 
     Raises:
         BenchmarkError: an unknown name, a folder of the wrong layout (what was found is said), or a repository that
             cannot be reached.
     """
-    where = resolve(name)
+    where, columns = resolve(name), columns or {}
     if isinstance(where, HubSet):
-        return _find_repository(name, where)
-    return find_image_folder(where) or _find_hub_folder(where)
+        return _find_repository(name, replace(where, **columns))  # type: ignore[arg-type]
+    pictures = find_image_folder(where)
+    if pictures is None:
+        return _find_hub_folder(where, columns)
+    if columns:
+        raise BenchmarkError(f"{where} is a folder of pictures, which has no {' or '.join(columns)} to choose")
+    return pictures
 
 
-def _find_hub_folder(folder: Path) -> Source:
+def _find_hub_folder(folder: Path, columns: Mapping[str, str]) -> Source:
     files = list(visible_files(folder))
     if not any(path.suffix in _DATA_SUFFIXES for path in files):
         raise BenchmarkError(f"{folder} holds {what_is_in(folder)}; {LAYOUTS}")
-    wanted = HubSet(str(folder))
+    wanted = HubSet(str(folder), **columns)  # type: ignore[arg-type]
+    fingerprint = stat_fingerprint(folder, files)
+    if columns:
+        fingerprint = hashlib.sha256(f"{sorted(columns.items())}\0{fingerprint}".encode()).hexdigest()
 
     def load(scratch: Path) -> Any:
         # the copy that ``datasets`` makes is only needed while pictures are decoded; kept in its own cache, it would
         # also outlive a change of the folder that leaves the files' times as they are
-        return _datasets().load_dataset(str(folder), cache_dir=str(scratch))
+        return _datasets().load_dataset(str(folder), wanted.subset, cache_dir=str(scratch))
 
-    return Source(folder.name, str(folder), stat_fingerprint(folder, files), wanted, _opener(load, str(folder), wanted))
+    return Source(folder.name, str(folder), fingerprint, wanted, _opener(load, str(folder), wanted))
 
 
 def _find_repository(name: str, wanted: HubSet) -> Source:
     place = f"{wanted.repo} on the Hub"
     try:
-        builder = _datasets().load_dataset_builder(wanted.repo)
+        builder = _datasets().load_dataset_builder(wanted.repo, wanted.subset)
     except BenchmarkError:
         raise
     except Exception as error:  # whatever the network, the Hub or ``datasets`` come up with
+        reason = _first_line(error)
+        if reason.startswith("Config name is missing"):  # the second line says which there are
+            reason = f"{' '.join(str(error).splitlines()[:2])}; name it as subset in [data.KEY]"
         raise BenchmarkError(
-            f"{place} cannot be loaded: {_first_line(error)}; where {name} is at hand, name its folder, or put it "
-            f"under ${DATA_VARIABLE}"
+            f"{place} cannot be loaded: {reason}; where {name} is at hand, name its folder, or put it under "
+            f"${DATA_VARIABLE}"
         ) from error
     revision = hashlib.sha256(f"{wanted}\0{builder.hash}".encode()).hexdigest()
 
@@ -91,8 +107,10 @@ def _read(loaded: dict[str, Any], place: str, wanted: HubSet) -> Opened:
     label = wanted.label or ("label" if "label" in features else _only(features, datasets.ClassLabel))
     if image is None or label not in features or not isinstance(features.get(image), datasets.Image):
         found = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
-        expected = f"{image or 'one of images'} and {label or 'label'}"
-        raise BenchmarkError(f"{place} has the columns {found}; expected {expected}")
+        expected = f"{wanted.image or 'one of images'} and {label or 'label'}"
+        raise BenchmarkError(
+            f"{place} has the columns {found}; expected {expected}; image and label in [data.KEY] name others"
+        )
     if wanted.only:
         loaded = {split: _rows_with(rows, *wanted.only) for split, rows in loaded.items()}
     raw = {split: rows.select_columns([label])[:][label] for split, rows in loaded.items()}

@@ -79,7 +79,7 @@ def load_data(config: DataConfig, cache_dir: Path | None = None, *, skip_corrupt
             without pictures in train, a description that makes no sense, or a cache folder that cannot be written.
     """
     _check(config)
-    source = find_source(config.name)
+    source = find_source(config.name, config.columns)
     store = Store(cache_dir or cache_folder(), source.name, source.fingerprint)
     size = round(config.pixels / config.crop_pct)
     layout, part_of, entries = _decoded(source, store, config.evaluate, size)

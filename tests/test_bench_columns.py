@@ -1,0 +1,93 @@
+"""Data sets whose columns are not called image and label, have several of a kind, or come in configurations."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer, card
+from hub_worker import Worker
+from picture_folders import hub_folder, image_folder, load
+
+from masterkey.benchmarks.config import ArmConfig, BenchmarkError, DataConfig, RunConfig, TrainConfig
+from masterkey.benchmarks.experiment import load_experiment
+from masterkey.benchmarks.own_data import check_folders
+
+datasets = pytest.importorskip("datasets")
+
+COARSE = {"train": ["warm", "cold", "warm", "cold"], "test": ["warm", "cold"]}
+
+
+@pytest.fixture
+def two_labels(tmp_path) -> Path:
+    """As CIFAR-100 has it: two columns of labels."""
+    return hub_folder(tmp_path / "set", {"train": [0, 1, 2, 3], "test": [0, 3]}, names=list("abcd"), coarse=COARSE)
+
+
+def test_the_column_that_is_named_is_learnt(two_labels, tmp_path):
+    plain = load(two_labels, tmp_path / "cache")
+    coarse = load(two_labels, tmp_path / "cache", label="coarse")
+    assert (plain.classes, coarse.classes) == (("a", "b", "c", "d"), ("cold", "warm"))
+    assert coarse.train.labels.tolist() == [1, 0, 1, 0]
+    assert load(two_labels, tmp_path / "cache", image="image", label="label").sha256 == plain.sha256
+
+
+@pytest.mark.parametrize("columns", [{"label": "no"}, {"image": "coarse"}, {"image": "no", "label": "coarse"}])
+def test_a_column_that_is_not_there_is_refused_with_what_is(two_labels, tmp_path, columns):
+    sentence = r"columns image \(Image\), label \(ClassLabel\), coarse \(Value\); expected"
+    with pytest.raises(BenchmarkError, match=sentence):
+        load(two_labels, tmp_path / "cache", **columns)
+
+
+def test_a_folder_of_pictures_has_no_columns(tmp_path):
+    folder = image_folder(tmp_path / "mine")
+    with pytest.raises(BenchmarkError, match="is a folder of pictures, which has no label to choose"):
+        load(folder, tmp_path / "cache", label="coarse")
+    file = tmp_path / "own.toml"
+    file.write_text(
+        'targets = ["mine"]\nmodels = ["test_convnext"]\nseeds = [0]\nlrs = [1e-3]\n'
+        '[data.mine]\nname = "./mine"\nlabel = "coarse"\n[[arms]]\nname = "scratch"\n'
+    )
+    with pytest.raises(BenchmarkError, match="has no label to choose"):
+        check_folders(load_experiment(str(file), "small"))
+
+
+def test_columns_are_part_of_a_runs_id_only_where_they_are_named():
+    def run(**columns: str) -> RunConfig:
+        return RunConfig(DataConfig("pets", **columns), "test_convnext", ArmConfig(), TrainConfig(), seed=0)
+
+    assert run().to_dict()["data"].keys().isdisjoint({"image", "label", "subset"})
+    ids = {run().id, run(label="species").id, run(image="species").id, run(subset="species").id}
+    assert len(ids) == 4
+
+
+def test_a_configuration_of_a_repository(hub: HubServer, tmp_path):
+    folders = {
+        "small": hub_folder(tmp_path / "a", {"train": [0, 1], "test": [0]}, names=["ant", "bee"]),
+        "large": hub_folder(tmp_path / "b", {"train": [0, 1, 2], "test": [0]}, names=["ant", "bee", "cat"]),
+    }
+    files = {
+        f"{name}/{path.name}": path.read_bytes()
+        for name, folder in folders.items()
+        for path in folder.rglob("*.parquet")
+    }
+    described = [
+        {
+            "config_name": name,
+            "data_files": [{"split": split, "path": f"{name}/{split}-*"} for split in ("train", "test")],
+        }
+        for name in folders
+    ]
+    hub.add("datasets/org/sizes", {**files, "README.md": card(configs=described)})
+    (tmp_path / "no-data").mkdir()
+    with Worker(hub, tmp_path, MASTERKEY_DATA=str(tmp_path / "no-data"), MASTERKEY_CACHE=str(tmp_path / "c")) as bench:
+        found = {}
+        for subset in ("small", "large", None):
+            found[subset] = bench.python(
+                "import json\nfrom masterkey.benchmarks.config import DataConfig\n"
+                "from masterkey.benchmarks.data import load_data\n"
+                f"print(json.dumps(load_data(DataConfig('org/sizes', pixels=8, subset={subset!r})).classes))"
+            )
+    assert json.loads(found["small"].out) == ["ant", "bee"], found["small"].err
+    assert json.loads(found["large"].out) == ["ant", "bee", "cat"]
+    assert found[None].code != 0
+    assert "available configs: ['small', 'large']; name it as subset in [data.KEY]" in found[None].err
