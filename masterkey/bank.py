@@ -15,6 +15,7 @@ from . import format as bank_format
 from .denoise import denoise
 from .errors import BankFormatError, MasterkeyError, PlanError
 from .fit import fit_kernel
+from .host import on_host
 from .mask import LayerMask, mask_layers
 from .metadata import Kernel, Metadata, Source
 from .rules import KernelRule
@@ -195,6 +196,7 @@ class Bank:
         )
         return Bank({layer.name: self.layers[layer.name] for layer in kept}, about)
 
+    @on_host()
     def shuffled(self, seed: int = 0) -> Bank:
         """Deal the filters out anew: names and sizes stay, which layer a filter is in changes.
 
@@ -213,6 +215,7 @@ class Bank:
             dealt.update(zip(names, torch.split(pool, [len(effective[name]) for name in names]), strict=True))
         return self._step("shuffled", {name: dealt[name] for name in effective}, seed=seed)
 
+    @on_host()
     def pixel_shuffled(self, seed: int = 0) -> Bank:
         """Permute the positions inside each kernel, each filter by its own draw: same norms, no structure."""
         generator = torch.Generator().manual_seed(seed)
@@ -223,6 +226,7 @@ class Bank:
             layers[name] = flat.gather(2, order).view_as(tensor)
         return self._step("pixel_shuffled", layers, seed=seed)
 
+    @on_host()
     def normalized(self, how: Normalisation = "unit") -> Bank:
         """Scale each filter: ``unit`` to L2 norm 1, ``std`` to deviation 1, ``max`` to largest size 1.
 
@@ -242,6 +246,7 @@ class Bank:
             layers[name] = (wide / torch.where(size > 0, size, 1.0).view(-1, 1, 1, 1)).float()
         return self._step("normalized", layers, how=how)
 
+    @on_host()
     def pruned(self, below: float = 0.1) -> Bank:
         """Drop the near-dead filters: those whose L2 norm is under ``below`` times their layer's median norm.
 
@@ -254,6 +259,7 @@ class Bank:
             kept[name] = (norms > 0) & (norms >= below * norms.quantile(0.5))
         return self._filters("pruned", kept, below=below)
 
+    @on_host()
     def sampled(self, n: int, seed: int = 0) -> Bank:
         """Draw ``n`` different filters out of all layers; they keep their layer and their order.
 
@@ -278,6 +284,7 @@ class Bank:
 
         return distill(self, keys, method, seed).bank
 
+    @on_host()
     def denoised(self) -> Bank:
         """Take out the white noise that a short training leaves of the initial weights (``masterkey.denoise``).
 
@@ -295,6 +302,7 @@ class Bank:
         about = self.metadata.after("denoised", kept, directions=[directions[layer.name] for layer in kept])
         return Bank({layer.name: layers[layer.name] for layer in kept}, about)
 
+    @on_host()
     def signed(self, seed: int = 0) -> Bank:
         """Give each filter a sign by the toss of a coin."""
         generator = torch.Generator().manual_seed(seed)
@@ -304,6 +312,7 @@ class Bank:
             layers[name] = tensor * signs
         return self._step("signed", layers, seed=seed)
 
+    @on_host()
     def resized(self, kernel: int | Kernel, how: KernelRule = "crop") -> Bank:
         """Fit every filter to ``kernel`` by the rule ``how`` (see ``masterkey.fit``)."""
         size = as_kernel(kernel)

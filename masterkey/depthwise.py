@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import NoTargetLayersError
+from .host import on_host
 from .mask import stage_of
 from .metadata import KINDS, Kernel
 
@@ -82,6 +83,7 @@ def depthwise_layers(model: nn.Module) -> Mapping[str, nn.Conv2d]:
     return {layer.name: layer.module for layer in layers if isinstance(layer.module, nn.Conv2d)}
 
 
+@on_host()
 def find_layers(model: nn.Module, kind: str = "depthwise") -> Found:
     """Find the layers of a kind, in the order of their first call in a forward pass on the meta device.
 
@@ -191,13 +193,21 @@ def _note(calls: _Calls, name: str) -> Callable[[nn.Module, tuple[object, ...]],
 
 
 def _meta_copy(model: nn.Module) -> nn.Module:
-    """Copy a network without its numbers: deepcopy finds every tensor already copied, to the meta device."""
+    """Copy a network without its numbers: deepcopy finds every tensor already copied, to the meta device.
+
+    All floats are of one type there, so that a network in bfloat16, or with some layers in it, takes the same picture.
+    """
     memo: dict[int, object] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+        memo[id(parameter)] = nn.Parameter(_meta(parameter), requires_grad=False)
     for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+        memo[id(buffer)] = _meta(buffer)
     return copy.deepcopy(model, memo)
+
+
+def _meta(tensor: Tensor) -> Tensor:
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return torch.empty_like(tensor, device="meta", dtype=dtype)
 
 
 def _input_shapes(model: nn.Module) -> list[tuple[int, ...]]:

@@ -64,6 +64,8 @@ def frozen_conv2d(
 class _FrozenConv2d(torch.autograd.Function):
     """Convolution with stride 1. Its gradient is one too, so it can be differentiated to any order."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         input: Tensor,

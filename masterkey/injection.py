@@ -12,6 +12,7 @@ from .bank import Bank
 from .depthwise import Found, FoundLayer, require_layers
 from .errors import NotInjectedError, PlanError
 from .frozen import freeze_module, is_frozen, thaw_module
+from .host import on_host
 from .mask import LayerMask
 from .plan import Target, make_plan
 from .report import Report, ReportRow
@@ -36,6 +37,7 @@ class _Record:
         return self  # nothing writes to these tensors, so a copied network can do with the same ones
 
 
+@on_host()
 def inject(
     model: nn.Module,
     bank: Bank | str | Path,

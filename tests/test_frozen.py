@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from masterkey import create_model
 from masterkey.frozen import freeze_module, frozen_conv2d
 
 # All distinct (class, kernel, stride, padding, multiplier) of the spatial depthwise layers of timm 1.0.31's 1,371
@@ -245,3 +246,20 @@ def test_what_is_frozen_in_inference_mode_trains_later():
     x = torch.randn(2, 4, 5, 5, requires_grad=True)
     layer(x).sum().backward()
     assert x.grad is not None and layer.bias is not None and layer.bias.grad is not None
+
+
+def test_gradients_per_picture_by_vmap():
+    """As influence functions and differential privacy take them: torch.func over the whole network."""
+    model = create_model("test_convnext", "scale-space-8", num_classes=3).eval()
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    pictures, labels = torch.randn(3, 3, 32, 32), torch.tensor([0, 2, 1])
+
+    def loss(parameters, picture, label):
+        logits = functional_call(model, (parameters, buffers), (picture[None],))
+        return F.cross_entropy(logits, label[None])
+
+    together = vmap(grad(loss), (None, 0, 0))(parameters, pictures, labels)
+    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        alone = torch.autograd.grad(loss(parameters, picture, label), list(parameters.values()))
+        for name, gradient in zip(parameters, alone, strict=True):
+            torch.testing.assert_close(together[name][i], gradient, rtol=1e-4, atol=1e-5)

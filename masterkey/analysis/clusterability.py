@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..distill.lloyd import kmeans
 from ..errors import MasterkeyError
+from ..host import on_host
 from ..shapes import shapes_of
 
 CENTRES = 8
@@ -47,6 +48,7 @@ class Clusterability:
         return self.explained - self.control_explained
 
 
+@on_host()
 def clusterability(
     filters: Tensor, centres: int = CENTRES, threshold: float = THRESHOLD, seed: int = 0, draws: int = 3
 ) -> Clusterability:

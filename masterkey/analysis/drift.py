@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..bank import Bank
 from ..errors import MasterkeyError
+from ..host import on_host
 from ..metadata import Kernel
 from ..rules import KernelRule
 from .moments import Array
@@ -42,6 +43,7 @@ class Drift:
             yield self.labels[a], self.labels[b], float(self.total[a, b]), self.components[a, b]
 
 
+@on_host()
 def drift(
     structure: Structure,
     groups: Mapping[str, Sequence[int]],

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MasterkeyError
+from ..host import on_host
 from ..metadata import Kernel
 from ..shapes import shapes_of
 from .families_models import Model, coordinates, models
@@ -61,6 +62,7 @@ class Families:
         return torch.where(self.cosine >= threshold, _labels(self.family, self.parameters), NONE)
 
 
+@on_host()
 def classify(filters: Tensor, threshold: float = THRESHOLD) -> Families:
     """Fit every family to filters (n, kh, kw) of any kernel size.
 

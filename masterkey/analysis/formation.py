@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..bank import Bank
 from ..errors import MasterkeyError
+from ..host import on_host
 from ..metadata import Kernel
 from .drift import Drift, drift
 from .moments import Array
@@ -96,6 +97,7 @@ class HalfFilters:
             start = (start + len(chunk)) % 2
 
 
+@on_host()
 def formation(checkpoints: Mapping[str, Filters | Bank]) -> Formation:
     """Measure how the filters of one network changed over its checkpoints, label -> filters, in order.
 
@@ -107,6 +109,7 @@ def formation(checkpoints: Mapping[str, Filters | Bank]) -> Formation:
     return _formation(tuple(checkpoints), read, _only_kernel(read))
 
 
+@on_host()
 def formation_by_kernel(checkpoints: Mapping[str, Filters | Bank]) -> dict[Kernel, Formation]:
     """Measure the formation of each spatial kernel's filters by itself, on a basis of its own.
 
@@ -150,6 +153,7 @@ def _formation(labels: tuple[str, ...], read: Sequence[Surveyed], kernel: Kernel
     )
 
 
+@on_host()
 def reproducibility(runs: Mapping[str, Sequence[Filters | Bank]]) -> Reproducibility:
     """Compare runs, model -> its trained filters, one entry a seed.
 
@@ -161,6 +165,7 @@ def reproducibility(runs: Mapping[str, Sequence[Filters | Bank]]) -> Reproducibi
     return _reproducibility(runs, read, _only_kernel(read))
 
 
+@on_host()
 def reproducibility_by_kernel(runs: Mapping[str, Sequence[Filters | Bank]]) -> dict[Kernel, Reproducibility]:
     """Compare runs by each spatial kernel's filters alone; a model without that kernel is left out there.
 

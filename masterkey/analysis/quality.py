@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..bank import Bank
 from ..errors import QualityError
+from ..host import on_host
 from ..metadata import Kernel
 from .stream import Filters, as_filters
 from .survey import LayerSums, survey
@@ -55,6 +56,7 @@ class GateVerdict:
     layers: tuple[LayerQuality, ...]
 
 
+@on_host()
 def assess(filters: Filters | Bank | Tensor | NDArray[Any]) -> list[LayerQuality]:
     """Assess every layer, in forward order; reads the filters once.
 
@@ -71,6 +73,7 @@ def qualities(layers: Sequence[LayerSums]) -> list[LayerQuality]:
     return [_quality(layer) for layer in layers]
 
 
+@on_host()
 def gate(filters: Filters | Bank) -> GateVerdict:
     """Judge a whole bank: refused if more than half of its assessable filters are in degenerate layers.
 

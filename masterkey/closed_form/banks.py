@@ -10,6 +10,7 @@ from torch import Tensor
 from ..bank import Bank, as_kernel
 from ..errors import PlanError
 from ..fit import fit_kernel
+from ..host import on_host
 from ..metadata import Kernel, Layer, Metadata, Source
 from ..plan import Target, nearest_kernel
 from ..rules import KernelRule
@@ -41,12 +42,14 @@ class ComputedBank(Bank):
         """Pickle and copy by name and rule."""
         return type(self), (self._about, self._rule)
 
+    @on_host()
     def bind(self, targets: Sequence[Target], seed: int, rule: KernelRule = "crop") -> Bank:
         """Compute the filters for ``targets``, layers in forward order."""
         layers = self._rule(targets, seed, rule)
         step = {"kernels": [list(kernel) for kernel in _kernels(targets)], "seed": seed}
         return Bank(layers, self._about.after("computed", _described(layers), **step))
 
+    @on_host()
     def at(self, kernel: int | Kernel, seed: int = 0) -> Bank:
         """Compute the filters at one kernel size, for a stand-in network."""
         return self.bind(_stand_in(as_kernel(kernel)), seed)

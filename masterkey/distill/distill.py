@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..bank import Bank
 from ..errors import MasterkeyError
+from ..host import on_host
 from ..metadata import Layer
 from ..shapes import FilterTable, Shapes, filter_table, shapes_of
 from .assignment import assign
@@ -44,6 +45,7 @@ class Prepared:
         most = _most(len(self.unit), self.parameters["method"])
         return [(keys, explained(self.unit, self.keys_of(keys))) for keys in counts if keys <= most]
 
+    @on_host()
     def distilled(self, keys: int = 8) -> Distilled:
         """Return the bank of ``keys`` keys with its assignment.
 
@@ -80,6 +82,7 @@ class Prepared:
         return {} if losses is None else {"losses": [round(loss, 4) for loss in losses]}
 
 
+@on_host()
 def prepare(
     bank: Bank,
     method: str = "greedy",

@@ -3,8 +3,10 @@
 from torch import Tensor
 
 from ..analysis.extra import needs
+from ..host import on_host
 
 
+@on_host()
 def match(keys: Tensor, known: Tensor) -> list[tuple[int | None, float]]:
     """Match keys (K, d) one to one with known ones (P, d), so that the sum of |cosine| is largest (Hungarian method).
 
