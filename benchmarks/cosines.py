@@ -1,9 +1,10 @@
-"""Cosines of the eight idealised filters with the eight published master keys of ConvNeXt V2 Tiny.
+"""Cosines of the eight idealised filters, and of eight keys learnt here, with the published keys of ConvNeXt V2 Tiny.
 
     python -m masterkey.benchmarks.cosines -o benchmarks/results/cosines.json
 
-Both are centred (their mean taken off) before they are compared. The keys are read from
-``$MASTERKEY_DATA/checkpoints/convnextv2_tiny_8_master_key_filters.txt`` (CC BY 4.0, Babaiee, Kiasari, Lindeberg).
+All are centred (their mean taken off) before they are compared. The idealised ones stand in the published order; learnt
+ones are matched one to one, and so are their shuffled pixels, which says what chance gives. The published keys are read
+from ``$MASTERKEY_DATA/checkpoints/convnextv2_tiny_8_master_key_filters.txt`` (CC BY 4.0, Babaiee, Kiasari, Lindeberg).
 """
 
 import argparse
@@ -11,10 +12,22 @@ import json
 import os
 from pathlib import Path
 
-import masterkey
+from torch import Tensor
+
+from masterkey import Bank
 from masterkey.closed_form.scale_space import FORMS, scale_space_filters
+from masterkey.distill import mean_match
 
 KEYS = Path("checkpoints/convnextv2_tiny_8_master_key_filters.txt")
+LEARNT = "convnext-atto.tiny-imagenet.8-keys"
+_DRAWS = 200
+
+
+def centred(filters: Tensor) -> Tensor:
+    """Return filters (n, …) as rows (n, d) of mean 0 and norm 1, in double precision."""
+    rows = filters.double().flatten(1)
+    rows = rows - rows.mean(1, keepdim=True)
+    return rows / rows.norm(dim=1, keepdim=True)
 
 
 def main() -> None:
@@ -22,17 +35,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/cosines.json"))
     options = parser.parse_args()
-    keys = masterkey.Bank.from_checkpoint(Path(os.environ.get("MASTERKEY_DATA", "../shared/data")) / KEYS)
-    published = keys.layers["keys.weight"].double().flatten(1)
-    computed = scale_space_filters((7, 7)).double().flatten(1)
-    published = published - published.mean(1, keepdim=True)
-    computed = computed - computed.mean(1, keepdim=True)
-    cosines = ((published * computed).sum(1) / (published.norm(dim=1) * computed.norm(dim=1))).tolist()
+    keys = Bank.from_checkpoint(Path(os.environ.get("MASTERKEY_DATA", "../shared/data")) / KEYS)
+    published, computed = centred(keys.layers["keys.weight"]), centred(scale_space_filters((7, 7)))
+    cosines = (published * computed).sum(1).tolist()
     mean = sum(map(abs, cosines)) / len(cosines)
     for number, (form, cosine) in enumerate(zip(FORMS, cosines, strict=True), start=1):
         print(f"{number}  {cosine:+.4f}  {form}")
     print(f"mean of sizes {mean:.4f}")
-    result = {"cosines": [round(cosine, 4) for cosine in cosines], "mean_of_sizes": round(mean, 4), "keys": keys.sha256}
+    learnt = Bank.from_pretrained(LEARNT)
+    matches = {
+        "with the published": mean_match(centred(learnt.layers["keys.weight"]), published),
+        "with scale-space-8": mean_match(centred(learnt.layers["keys.weight"]), computed),
+    }
+    chance = [
+        mean_match(centred(learnt.pixel_shuffled(seed).layers["keys.weight"]), published) for seed in range(_DRAWS)
+    ]
+    matches |= {"shuffled, mean": sum(chance) / _DRAWS, "shuffled, largest": max(chance)}
+    print(f"{LEARNT}: mean |cosine| of the best match " + ", ".join(f"{k} {v:.3f}" for k, v in matches.items()))
+    result = {
+        "cosines": [round(cosine, 4) for cosine in cosines],
+        "mean_of_sizes": round(mean, 4),
+        "keys": keys.sha256,
+        LEARNT: {"sha256": learnt.sha256, "draws": _DRAWS} | {name: round(value, 4) for name, value in matches.items()},
+    }
     options.output.write_text(json.dumps(result, indent=2) + "\n")
 
 

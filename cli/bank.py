@@ -244,7 +244,12 @@ def _recipe_facts(recipe: Recipe) -> dict[str, Any]:
         "model": recipe.model,
         "base model": recipe.base_model,
         "data sets": list(recipe.datasets),
-        "filters": {f"{kh}x{kw}": count for (kh, kw), count in known.counts().items()},
+        "filters of the source" if recipe.steps else "filters": {
+            f"{kh}x{kw}": count for (kh, kw), count in known.counts().items()
+        },
+        "done since": [
+            f"{step} {' '.join(f'{key}={value}' for key, value in said.items())}" for step, said in recipe.steps
+        ],
         "sha256": known.sha256 or "not pinned",
     }
 

@@ -58,6 +58,7 @@ def build_bank(
             bank = getattr(bank, operation)(**arguments)
         except (TypeError, ValueError) as error:  # the recipe is somebody's own file
             raise RecipeError(f"recipe {recipe.name}: step {operation} with {arguments}: {error}") from error
+    bank = bank.renamed(recipe.name)  # a step may name what it makes
     if known and pinned:
         check_pinned(bank, known)
     return bank
