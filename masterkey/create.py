@@ -31,7 +31,7 @@ def create_model(
     Args:
         name: a timm model name.
         bank: a bank, or a name or path for ``Bank.from_pretrained``; if not given, the built-in one that did best in
-            the benchmarks (README, "What a bank is worth").
+            the benchmarks (docs/results.md).
         inject_kwargs: arguments for ``masterkey.inject``: policy, layers, kernel, scale, freeze, seed.
         timm_kwargs: arguments for ``timm.create_model``: num_classes, in_chans, features_only, ….
 
