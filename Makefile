@@ -11,7 +11,7 @@ test:
 lint:
 	ruff check . && ruff format --check . && mypy masterkey cli banks benchmarks
 
-figures:  # every figure in README, one after the other; about an hour on two cores
+figures:  # those that need no training, one after the other; about an hour on two cores
 	$(PYTHON) -m masterkey.benchmarks.cosines
 	$(PYTHON) -m masterkey.benchmarks.start
 	$(PYTHON) -m masterkey.benchmarks.overhead

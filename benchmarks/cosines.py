@@ -12,9 +12,11 @@ import json
 import os
 from pathlib import Path
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from masterkey import Bank
+from masterkey.analysis.families import LABELS, classify
 from masterkey.closed_form.scale_space import FORMS, scale_space_filters
 from masterkey.distill import mean_match
 
@@ -27,7 +29,7 @@ def centred(filters: Tensor) -> Tensor:
     """Return filters (n, …) as rows (n, d) of mean 0 and norm 1, in double precision."""
     rows = filters.double().flatten(1)
     rows = rows - rows.mean(1, keepdim=True)
-    return rows / rows.norm(dim=1, keepdim=True)
+    return F.normalize(rows, dim=1)
 
 
 def main() -> None:
@@ -47,6 +49,8 @@ def main() -> None:
         "with the published": mean_match(centred(learnt.layers["keys.weight"]), published),
         "with scale-space-8": mean_match(centred(learnt.layers["keys.weight"]), computed),
     }
+    families = [LABELS[number] for number in classify(learnt.layers["keys.weight"][:, 0]).label]
+    print(f"{LEARNT}: {', '.join(families)}")
     chance = [
         mean_match(centred(learnt.pixel_shuffled(seed).layers["keys.weight"]), published) for seed in range(_DRAWS)
     ]
@@ -56,7 +60,8 @@ def main() -> None:
         "cosines": [round(cosine, 4) for cosine in cosines],
         "mean_of_sizes": round(mean, 4),
         "keys": keys.sha256,
-        LEARNT: {"sha256": learnt.sha256, "draws": _DRAWS} | {name: round(value, 4) for name, value in matches.items()},
+        LEARNT: {"sha256": learnt.sha256, "families": families, "draws": _DRAWS}
+        | {name: round(value, 4) for name, value in matches.items()},
     }
     options.output.write_text(json.dumps(result, indent=2) + "\n")
 

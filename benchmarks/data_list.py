@@ -1,4 +1,4 @@
-"""The data sets that the experiments use, with their splits: seed 000's Table 2, and what stands in for it here."""
+"""The data sets that the experiments use, with their splits: Table 2 of arXiv:2412.16751, and what stands in for it."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""The transfer matrix: targets down, sources across, as in Tables 4 and 5 of seed 000.
+"""The transfer matrix: targets down, sources across, as in Tables 4 and 5 of arXiv:2412.16751.
 
 The diagonal holds the accuracy with the network's own filters of the target (selffer) and is coloured by its change
 against the original accuracy (scratch). The other cells hold the difference to their row's reference, with an arrow
