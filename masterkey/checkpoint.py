@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .errors import BankFormatError, CheckpointError
 from .format import METADATA_KEY, foreign_kind, read_header
-from .stand_ins import stand_ins
+from .stand_ins import ArrayStandIn, stand_ins
 
 # Weights averaged over training come first, as in timm.models.load_checkpoint.
 _ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "module", "net")
@@ -118,6 +118,12 @@ def state_in(content: object, where: str) -> tuple[str | None, Mapping[Any, Any]
         keys = ", ".join(f"{key!s:.40}" for key in list(content)[:5]) if isinstance(content, Mapping) else ""
         found = f"the keys {keys!r:.300}" if keys else f"a {type(content).__name__}"
         raise CheckpointError(f"{where} holds no state dict: found {found}, looked under {', '.join(_ENTRIES)}")
+    arrays = [name for name, value in state.items() if isinstance(value, ArrayStandIn)]
+    if arrays:
+        raise CheckpointError(
+            f"{where}: {arrays[0]!s:.100} and {len(arrays) - 1} others are numpy arrays, and only tensors are read; "
+            "ask its author for a state dict of tensors or a .safetensors file"
+        )
     return entry, state
 
 
@@ -154,9 +160,15 @@ def _load_torch(path: Path) -> object:
 
 def _load(file: Path | BinaryIO, where: str, **how: Any) -> object:
     try:
-        with warnings.catch_warnings(), stand_ins():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content: object = torch.load(file, weights_only=True, **how)
+            try:
+                content: object = torch.load(file, weights_only=True, **how)
+            except pickle.UnpicklingError:
+                if not isinstance(file, Path):
+                    file.seek(0)
+                with stand_ins():
+                    content = torch.load(file, weights_only=True, **how)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{where} was refused, none of it was run: {_refusal(error)}") from error
     except Exception as error:  # a damaged file fails wherever its bytes happen to lead
@@ -173,7 +185,7 @@ def _unwrap(content: object) -> tuple[str | None, object]:
 
 
 def _holds_tensors(state: object) -> bool:
-    return isinstance(state, Mapping) and any(isinstance(value, Tensor) for value in state.values())
+    return isinstance(state, Mapping) and any(isinstance(value, Tensor | ArrayStandIn) for value in state.values())
 
 
 def _refusal(error: pickle.UnpicklingError) -> str:

@@ -13,7 +13,6 @@ from .bank import Bank
 from .errors import CheckpointError, UnknownNameError
 from .injection import inject
 from .rules import DEFAULT_BANK
-from .stand_ins import stand_ins
 
 
 def create_model(
@@ -76,9 +75,7 @@ def build_timm(name: str, **timm_kwargs: Any) -> nn.Module:
         raise CheckpointError(f"the weights of {name} could not be loaded: {_reason(error)}") from error
     if checkpoint:
         try:
-            with stand_ins():
-                # stated, because timm before 1.0.26 would run what a pickle brings
-                timm.models.load_checkpoint(model, checkpoint, weights_only=True)
+            timm.models.load_checkpoint(model, checkpoint, weights_only=True)
         except Exception as error:
             # a file may be wrong in any way, and the libraries that read it each have their own exceptions
             raise CheckpointError(f"{checkpoint} could not be loaded into {name}: {_reason(error)}") from error

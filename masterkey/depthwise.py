@@ -149,9 +149,21 @@ class _Calls:
 
 def _trace_calls(model: nn.Module) -> _Calls:
     """Run a weightless copy of the network on the meta device and note who is called first, and on what."""
+    # one type for all first; but a forward pass may itself cast to the type that the network has
+    for dtype in (torch.float32, None):
+        calls = _calls_of_copy(model, dtype)
+        if calls.complete:
+            break
+    return calls
+
+
+def _calls_of_copy(model: nn.Module, dtype: torch.dtype | None) -> _Calls:
+    """Trace a copy whose floats are all of one type; with None they keep theirs, and the picture has the first's."""
     calls = _Calls({}, set())
+    floats = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    picture_dtype = dtype or next(floats, torch.float32)
     try:
-        shadow = _meta_copy(model).eval()
+        shadow = _meta_copy(model, dtype).eval()
         for name, module in shadow.named_modules():
             # the caller's hooks must not see this pass
             module._forward_pre_hooks.clear()
@@ -167,7 +179,7 @@ def _trace_calls(model: nn.Module) -> _Calls:
     for shape in _input_shapes(model):
         try:
             with torch.no_grad():
-                network(torch.empty(shape, device="meta"))
+                network(torch.empty(shape, device="meta", dtype=picture_dtype))
         except Exception as error:
             # any network may fail in its own way without data; the order is then known to be the registration's
             _log.debug("no forward pass of %s on the meta device: %s", type(model).__name__, error)
@@ -192,22 +204,21 @@ def _note(calls: _Calls, name: str) -> Callable[[nn.Module, tuple[object, ...]],
     return hook
 
 
-def _meta_copy(model: nn.Module) -> nn.Module:
+def _meta_copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     """Copy a network without its numbers: deepcopy finds every tensor already copied, to the meta device.
 
-    All floats are of one type there, so that a network in bfloat16, or with some layers in it, takes the same picture.
+    All floats become ``dtype``, so that a network with some layers in bfloat16 takes one kind of picture.
     """
+
+    def copied(tensor: Tensor) -> Tensor:
+        return torch.empty_like(tensor, device="meta", dtype=dtype if tensor.is_floating_point() else None)
+
     memo: dict[int, object] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(_meta(parameter), requires_grad=False)
+        memo[id(parameter)] = nn.Parameter(copied(parameter), requires_grad=False)
     for buffer in model.buffers():
-        memo[id(buffer)] = _meta(buffer)
+        memo[id(buffer)] = copied(buffer)
     return copy.deepcopy(model, memo)
-
-
-def _meta(tensor: Tensor) -> Tensor:
-    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-    return torch.empty_like(tensor, device="meta", dtype=dtype)
 
 
 def _input_shapes(model: nn.Module) -> list[tuple[int, ...]]:

@@ -15,6 +15,7 @@ from .checkpoint import Checkpoint, Wanted, read_checkpoint, select_tensors
 from .depthwise import Found, require_layers
 from .errors import CheckpointError, UnknownNameError
 from .format import check_finite, file_sha256
+from .host import on_host
 from .mask import stage_of
 from .metadata import KINDS, Layer, Metadata, Source, check_layer_name
 from .names import expanded, is_remote, load_bank
@@ -106,6 +107,7 @@ def names_of(datasets: str | Sequence[str]) -> tuple[str, ...]:
     return (datasets,) if isinstance(datasets, str) else tuple(datasets)
 
 
+@on_host()
 def from_timm(name: str, kind: str = "depthwise", pretrained: bool = True, seed: int = 0) -> Bank:
     """Take the filters out of timm's network ``name``; without ``pretrained``, of its initial weights.
 

@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def on_host() -> Iterator[None]:
-    """Set aside a default device, a default type and autocast, around a block or a whole function.
+    """Set aside a default device, a default type, autocast and inference mode, around a block or a whole function.
 
     ``with torch.device("cuda"): create_model(…)`` builds the network there, and the same filters go into it. What has
     a device and a type already keeps them.
@@ -18,6 +18,8 @@ def on_host() -> Iterator[None]:
             back.enter_context(torch.device("cpu"))
         if torch.is_autocast_enabled("cpu"):
             back.enter_context(torch.autocast("cpu", enabled=False))
+        if torch.is_inference_mode_enabled():  # what is made in it cannot be learnt with later
+            back.enter_context(torch.inference_mode(False))
         if (dtype := torch.get_default_dtype()) != torch.float32:
             back.callback(torch.set_default_dtype, dtype)
             torch.set_default_dtype(torch.float32)

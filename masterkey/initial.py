@@ -12,11 +12,13 @@ from .atomic import write_atomically
 from .bank import Bank
 from .create import build_timm
 from .errors import SaveError
+from .host import on_host
 from .injection import inject
 from .metadata import canonical_json
 from .report import Report
 
 
+@on_host()
 def write_initial(
     name: str, bank: str | Path, output: Path, *, seed: int = 0, inject_kwargs: Mapping[str, Any], **timm_kwargs: Any
 ) -> Report:

@@ -159,7 +159,7 @@ def _require_undistributed(model: nn.Module) -> None:
         PlanError: a DistributedDataParallel, which would wait for gradients that no longer come, or leave out
             those of new parameters without a word.
     """
-    if isinstance(model, nn.parallel.DistributedDataParallel):
+    if any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()):
         raise PlanError(
             "this network is inside DistributedDataParallel, which keeps the parameters it began with; inject, "
             "freeze, thaw or eject the plain network first, and wrap it then"
@@ -207,7 +207,7 @@ def _targets(model: nn.Module, found: Found) -> list[Target]:
     return targets
 
 
-def _replaceable_weight(name: str, module: nn.Module) -> Tensor:
+def _own_weight(name: str, module: nn.Module) -> Tensor:
     # not module.weight: to read a parametrized weight can change the network (spectral norm iterates)
     weight = module._parameters.get("weight", module._buffers.get("weight"))
     if weight is None:
@@ -215,6 +215,11 @@ def _replaceable_weight(name: str, module: nn.Module) -> Tensor:
             f"{name} computes its weight (a parametrization), so no filter can be put there; "
             "remove the parametrization first"
         )
+    return weight
+
+
+def _replaceable_weight(name: str, module: nn.Module) -> Tensor:
+    weight = _own_weight(name, module)
     if weight.is_meta:
         raise PlanError(f"{name} is on the meta device, where filters have no values; materialise it first")
     if weight.is_inference():
@@ -245,7 +250,7 @@ def _changeable(model: nn.Module, done: str) -> list[tuple[str, nn.Module, _Reco
     _require_undistributed(model)
     found = list(_injected(model, done))
     for name, module, _ in found:
-        _replaceable_weight(name, module)
+        _own_weight(name, module)
     return found
 
 

@@ -9,6 +9,8 @@ from hub_worker import Worker
 from picture_folders import hub_folder, image_folder, load
 
 from masterkey.benchmarks.config import ArmConfig, BenchmarkError, DataConfig, RunConfig, TrainConfig
+from masterkey.benchmarks.data import load_data
+from masterkey.benchmarks.data.catalogue import CATALOGUE, DATA_VARIABLE, HubSet
 from masterkey.benchmarks.experiment import load_experiment
 from masterkey.benchmarks.own_data import check_folders
 
@@ -36,6 +38,15 @@ def test_a_column_that_is_not_there_is_refused_with_what_is(two_labels, tmp_path
     sentence = r"columns image \(Image\), label \(ClassLabel\), coarse \(Value\); expected"
     with pytest.raises(BenchmarkError, match=sentence):
         load(two_labels, tmp_path / "cache", **columns)
+
+
+def test_a_known_set_with_other_labels_need_not_have_the_size_published(two_labels, tmp_path, monkeypatch):
+    known = HubSet(str(two_labels), "image", "label", ("train",), "test", size=(4, 4, 2))
+    monkeypatch.setitem(CATALOGUE, "drawn", known)
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "none"))
+    assert len(load_data(DataConfig("drawn", pixels=8), tmp_path / "cache").classes) == 4
+    coarse = load_data(DataConfig("drawn", pixels=8, label="coarse"), tmp_path / "cache")
+    assert coarse.classes == ("cold", "warm")
 
 
 def test_a_folder_of_pictures_has_no_columns(tmp_path):
@@ -78,6 +89,13 @@ def test_a_configuration_of_a_repository(hub: HubServer, tmp_path):
         for name in folders
     ]
     hub.add("datasets/org/sizes", {**files, "README.md": card(configs=described)})
+    local = tmp_path / "local"
+    for path, content in {**files, "README.md": card(configs=described)}.items():
+        (local / path).parent.mkdir(parents=True, exist_ok=True)
+        (local / path).write_bytes(content)
+    assert load(local, tmp_path / "cache", subset="large").classes == ("ant", "bee", "cat")
+    with pytest.raises(BenchmarkError, match=r"\['small', 'large'\]; name it as subset in \[data.KEY\]"):
+        load(local, tmp_path / "cache")
     (tmp_path / "no-data").mkdir()
     with Worker(hub, tmp_path, MASTERKEY_DATA=str(tmp_path / "no-data"), MASTERKEY_CACHE=str(tmp_path / "c")) as bench:
         found = {}

@@ -9,6 +9,7 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch import nn
 
 from masterkey.bank import Bank
 from masterkey.errors import BankFormatError, CheckpointError, MasterkeyError
+from masterkey.stand_ins import StandIn, stand_ins
 
 
 def refused(path: str | Path, kind: type[MasterkeyError] = CheckpointError) -> str:
@@ -245,12 +247,49 @@ def test_what_training_scripts_save_beside_the_weights(tmp_path, write):
         torch.load(tmp_path / "net.pth", weights_only=True)
 
 
-def test_a_stand_in_calls_nothing(tmp_path):
-    """What a pickle hands to a name that is read as a stand-in is not run either."""
-    proof = tmp_path / "it-ran"
-    write_zip({"state_dict": state(), "args": Call(argparse.Namespace, Call(os.mkdir, str(proof)))}, tmp_path / "n.pth")
-    refused(tmp_path / "n.pth")
-    assert not proof.exists()
+class Odd:
+    """Pickles as any call, with any arguments and state: what a hostile file can put behind a name that is let in."""
+
+    def __init__(self, function: object, *arguments: object, state: object = None) -> None:
+        self.made = function, arguments, state
+
+    def __reduce__(self) -> tuple:
+        return self.made
+
+
+def test_a_stand_in_is_empty_whatever_it_is_made_of(tmp_path):
+    inner = Odd(argparse.Namespace, OrderedDict(a=1), state={"__class__": "x", "lr": 1, "nested": np.zeros(2)})
+    write_zip({"args": inner}, tmp_path / "net.pth")
+    with stand_ins():
+        read = torch.load(tmp_path / "net.pth", weights_only=True)["args"]
+    assert type(read) is StandIn and vars(read) == {}
+
+
+def test_what_the_caller_calls_safe_is_read_as_it_is(tmp_path):
+    write_zip({"args": argparse.Namespace(lr=0.1), "best": np.float64(0.5)}, tmp_path / "net.pth")
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        before = {*torch.serialization.get_safe_globals()}
+        with stand_ins():
+            read = torch.load(tmp_path / "net.pth", weights_only=True)
+        assert {*torch.serialization.get_safe_globals()} == before
+    assert (read["args"].lr, type(read["best"])) == (0.1, StandIn)
+
+
+def test_several_threads_read_at_once(tmp_path):
+    write_zip({"args": argparse.Namespace(lr=0.1), "state_dict": state()}, tmp_path / "net.pth")
+    before = {*torch.serialization.get_safe_globals()}
+    with ThreadPoolExecutor(4) as pool:
+        banks = list(pool.map(lambda _: Bank.from_checkpoint(tmp_path / "net.pth").sha256, range(40)))
+    assert len(set(banks)) == 1
+    assert {*torch.serialization.get_safe_globals()} == before
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_weights_that_are_numpy_arrays_are_refused_by_name(tmp_path, all_of_them):
+    arrays = {name: value.numpy() for name, value in state().items() if all_of_them or name == DEPTHWISE[1]}
+    write_zip({"epoch": 3, "state_dict": {**state(), **arrays}}, tmp_path / "net.pth")
+    sentence = refused(tmp_path / "net.pth")
+    assert f"and {len(arrays) - 1} others are numpy arrays, and only tensors are read" in sentence
 
 
 def test_environment_cannot_switch_the_protection_off(tmp_path, monkeypatch):

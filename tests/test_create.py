@@ -2,7 +2,6 @@
 
 import argparse
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -36,7 +35,7 @@ class TestCreateModel:
 
     def test_a_checkpoint_as_timms_training_writes_it(self, tmp_path):
         trained = build(seed=3)
-        options = argparse.Namespace(lr=0.1, best=np.float64(0.5))
+        options = argparse.Namespace(lr=0.1)
         torch.save({"args": options, "state_dict": trained.state_dict()}, tmp_path / "last.pth.tar")
         model = create_model(CONVNEXT, "scale-space-8", checkpoint_path=str(tmp_path / "last.pth.tar"))
         self.assert_only_depthwise_differs(model, trained)
@@ -50,6 +49,12 @@ class TestCreateModel:
         with pytest.raises(CheckpointError, match=r"evil\.pth could not be loaded"):
             create_model(CONVNEXT, "scale-space-8", checkpoint_path=str(tmp_path / "evil.pth"))
         assert not (tmp_path / "it-ran").exists()
+
+    def test_timm_is_told_to_read_weights_alone(self, tmp_path, monkeypatch):
+        seen = {}
+        monkeypatch.setattr(timm.models, "load_checkpoint", lambda *args, **options: seen.update(options))
+        create_model(CONVNEXT, "scale-space-8", checkpoint_path=str(tmp_path / "any.pth"))
+        assert seen == {"weights_only": True}
 
     @staticmethod
     def assert_only_depthwise_differs(model, trained):

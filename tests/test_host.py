@@ -7,13 +7,18 @@ from contextlib import AbstractContextManager
 import pytest
 import torch
 from networks import CONVNEXT, MOBILENET, build
+from torch import nn
 
 from masterkey import Bank, inject
+from masterkey.analysis.drift import drift
 from masterkey.analysis.families import classify
 from masterkey.analysis.quality import assess
+from masterkey.analysis.structure import measure, survey_all
 from masterkey.catalog import recipes
 from masterkey.depthwise import find_layers
+from masterkey.distill import match, mean_match, prepare
 from masterkey.host import on_host
+from masterkey.initial import write_initial
 
 
 @contextlib.contextmanager
@@ -85,10 +90,22 @@ def test_injection(bank, name, caller):
 
 def test_analysis(caller):
     filters = next(iter(Bank.from_pretrained("scale-space-8").at(7).layers.values()))
-    expected = classify(filters[:, 0]).cosines, assess(filters)
+    other = Bank.from_pretrained("convnext-atto.tiny-imagenet").select(layers=2)
+    prepared = prepare(other, "kmeans")
+
+    def found() -> list[object]:
+        keys = filters.flatten(1)
+        return [
+            classify(filters[:, 0]).cosines.tolist(),
+            assess(filters),
+            prepared.curve([2, 4]),
+            (match(keys, keys.flip(0)), mean_match(keys, keys.flip(0))),
+            drift(measure(survey_all([other]), (7, 7)), {"a": [0], "b": [1]}).total.tolist(),
+        ]
+
+    expected = found()
     with caller:
-        assert torch.equal(classify(filters[:, 0]).cosines, expected[0])
-        assert assess(filters) == expected[1]
+        assert found() == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -98,6 +115,32 @@ def test_the_order_is_found_whatever_the_networks_type(dtype, kind):
     assert expected.order == "forward"
     found = find_layers(build(CONVNEXT).to(dtype), kind)
     assert (found.order, [layer.name for layer in found.layers]) == ("forward", [lay.name for lay in expected.layers])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_order_is_found_where_a_network_casts_to_its_own_type(dtype):
+    class Casting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.late = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+            self.early = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+            self.stem = nn.Conv2d(3, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.late(self.early(self.stem(x.to(dtype))))
+
+    found = find_layers(Casting().to(dtype))
+    assert (found.order, [layer.name for layer in found.layers]) == ("forward", ["early", "late"])
+
+
+def test_networks_that_are_built_for_a_bank(caller, tmp_path):
+    def made() -> tuple[str, bytes]:
+        write_initial(CONVNEXT, "scale-space-8", tmp_path / "x.safetensors", inject_kwargs={})
+        return Bank.from_model(CONVNEXT, pretrained=False).sha256, (tmp_path / "x.safetensors").read_bytes()
+
+    expected = made()
+    with caller:
+        assert made() == expected
 
 
 def test_the_defaults_are_as_they_were():

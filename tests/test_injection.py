@@ -228,6 +228,14 @@ class TestFreezeAndThaw:
         assert equal(depthwise_weights(model), learnt)
         assert len(verify(model)) == 9
 
+    def test_without_values(self):
+        model = build()
+        inject(model, "scale-space-8")
+        model.to("meta")
+        thaw(model)
+        freeze(model)
+        assert is_frozen(model.stages[0].blocks[0].conv_dw)
+
 
 class TestNothingChangesUnlessEverythingFits:
     @pytest.mark.parametrize(
@@ -280,10 +288,12 @@ class TestNothingChangesUnlessEverythingFits:
             plain = build()
             inject(plain, "scale-space-8", layers=1)
             model = nn.parallel.DistributedDataParallel(plain)
+            every = (model, torch.compile(model), nn.Sequential(model))
             before = snapshot(model)
             for act in (lambda model: inject(model, "scale-space-8"), eject, freeze, thaw):
-                with pytest.raises(PlanError, match="inside DistributedDataParallel"):
-                    act(model)
+                for wrapped in every:
+                    with pytest.raises(PlanError, match="inside DistributedDataParallel"):
+                        act(wrapped)
             assert verify(model) == []
             assert_same(snapshot(model), before)
         finally:

@@ -34,7 +34,9 @@ def find_source(name: str, columns: Mapping[str, str] | None = None) -> Source:
     """
     where, columns = resolve(name), columns or {}
     if isinstance(where, HubSet):
-        return _find_repository(name, replace(where, **columns))  # type: ignore[arg-type]
+        # with other labels or rows the sizes published are not to be expected
+        size = None if columns else where.size
+        return _find_repository(name, replace(where, size=size, **columns))  # type: ignore[arg-type]
     pictures = find_image_folder(where)
     if pictures is None:
         return _find_hub_folder(where, columns)
@@ -67,12 +69,9 @@ def _find_repository(name: str, wanted: HubSet) -> Source:
     except BenchmarkError:
         raise
     except Exception as error:  # whatever the network, the Hub or ``datasets`` come up with
-        reason = _first_line(error)
-        if reason.startswith("Config name is missing"):  # the second line says which there are
-            reason = f"{' '.join(str(error).splitlines()[:2])}; name it as subset in [data.KEY]"
         raise BenchmarkError(
-            f"{place} cannot be loaded: {reason}; where {name} is at hand, name its folder, or put it under "
-            f"${DATA_VARIABLE}"
+            f"{place} cannot be loaded: {_first_line(error)}; where {name} is at hand, name its folder, or put it "
+            f"under ${DATA_VARIABLE}"
         ) from error
     revision = hashlib.sha256(f"{wanted}\0{builder.hash}".encode()).hexdigest()
 
@@ -167,7 +166,10 @@ def _first_line(error: BaseException) -> str:
     cause = error
     while cause.__cause__ is not None:  # ``datasets`` says "an error occurred" and wraps the one that tells
         cause = cause.__cause__
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0][:300]
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    if lines[0].startswith("Config name is missing"):  # the second line says which there are
+        return f"{' '.join(lines[:2])[:300]}; name it as subset in [data.KEY]"
+    return lines[0][:300]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..bank import Bank
 from ..errors import MasterkeyError
+from ..host import on_host
 from ..metadata import Kernel
 from .moments import Array, pooled
 from .stream import Filters, LayerInfo, as_filters
@@ -59,6 +60,7 @@ class Surveyed:
     sums: Sequence[LayerSums]
 
 
+@on_host()
 def survey_all(sources: Iterable[Filters | Bank | Tensor | NDArray[Any]]) -> list[Surveyed]:
     """Read each source once.
 
@@ -78,6 +80,7 @@ def kernels(read: Iterable[Surveyed]) -> list[Kernel]:
     return sorted({layer.info.kernel for source in read for layer in source.sums if layer.info.kernel != (1, 1)})
 
 
+@on_host()
 def measure(read: Sequence[Surveyed], kernel: Kernel, bins: int = BINS) -> Structure:
     """Measure the structure of all layers of ``kernel``, pooled; reads them twice more.
 

@@ -40,6 +40,7 @@ class Prepared:
         """The shapes (n, d) that keys are sought among."""
         return self.shapes.unit[self.pruning.kept]
 
+    @on_host()
     def curve(self, counts: Iterable[int] = range(1, 33)) -> list[tuple[int, float]]:
         """Share of variance explained by K keys, for every K of ``counts`` that there are filters for."""
         most = _most(len(self.unit), self.parameters["method"])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from ..host import on_host
 from . import greedy, lloyd
 
 KeysOf = Callable[[int], Tensor]
@@ -12,6 +13,7 @@ Method = Callable[[Tensor, int], KeysOf]
 METHODS: dict[str, Method] = {"greedy": greedy.keys_of, "kmeans": lloyd.kmeans, "medoids": lloyd.medoids}
 
 
+@on_host()
 def explained(unit: Tensor, keys: Tensor) -> float:
     """Share of variance that ``keys`` explain of shapes: the mean of the largest squared cosine.
 

@@ -26,6 +26,7 @@ def match(keys: Tensor, known: Tensor) -> list[tuple[int | None, float]]:
     return matched
 
 
+@on_host()
 def mean_match(keys: Tensor, known: Tensor) -> float:
     """Mean |cosine| over the known keys of ``match``."""
     return sum(abs(cosine) for _, cosine in match(keys, known)) / len(known)
