@@ -226,8 +226,12 @@ def test_show_refuses_what_is_no_run(cli, tmp_path):
     ("arguments", "code", "sentence"),
     [
         (("armz", "--size", "smoke"), 1, "no experiment named 'armz'; did you mean arms?"),
-        (("arms", "--size", "smoke", "--only", "kees"), 1, "no arm 'kees'; did you mean keys?"),
-        (("arms", "--size", "smoke", "--only", "kees", "--dry-run"), 1, "no arm 'kees'; did you mean keys?"),
+        (("arms", "--size", "smoke", "--only", "publishd-8"), 1, "no arm 'publishd-8'; did you mean published-8?"),
+        (
+            ("arms", "--size", "smoke", "--only", "publishd-8", "--dry-run"),
+            1,
+            "no arm 'publishd-8'; did you mean published-8?",
+        ),
         (("arms", "--size", "smoke", "--device", "cuda:77"), 1, "'cuda:77' cannot be used here"),
         (("arms", "--size", "smoke", "--device", "gpu"), 1, "'gpu' cannot be used here"),
         (("arms", "--size", "huge"), 2, "huge"),
