@@ -1,4 +1,4 @@
-"""The reports of the experiments that were run here, as pages that are kept beside the results, and their index.
+"""The reports of the experiments that were run here, kept beside the results: one page, Markdown of each, an index.
 
 python -m masterkey.benchmarks.pages            # writes them
 python -m masterkey.benchmarks.pages --check    # says whether they are those of the runs
@@ -14,6 +14,7 @@ from masterkey.errors import MasterkeyError
 from .config import BenchmarkError
 from .experiment import experiment_names, load_experiment
 from .overview import Listed, list_experiments
+from .report import PAGE
 from .report.markdown import write_markdown
 from .report.page import write_page
 from .report.section import Section, make_section, plain_text
@@ -25,7 +26,7 @@ _ENOUGH = 20  # runs; fewer are enough if they are half of an experiment's
 
 
 def make_pages(store: ResultStore, size: str = SIZE) -> dict[str, bytes]:
-    """Return files by name: Markdown and a page for each experiment that has enough of its runs, and an index.
+    """Return files by name: Markdown for each experiment that has enough of its runs, a page of all, and an index.
 
     The same results give the same bytes.
 
@@ -37,18 +38,16 @@ def make_pages(store: ResultStore, size: str = SIZE) -> dict[str, bytes]:
     shown = [each for each in listed if each.runs[size].finished >= min(_ENOUGH, each.runs[size].total / 2)]
     sections = [make_section(load_experiment(each.name, size), store, None) for each in shown]
     files = {INDEX: _index(shown, sections, [each for each in listed if each not in shown], size)}
-    for section in sections:
-        name = section.experiment.name
-        files |= {f"{name}.md": write_markdown([section]), f"{name}.html": write_page([section])}
-    return files
+    files |= {f"{section.experiment.name}.md": write_markdown([section]) for section in sections}
+    return {**files, PAGE: write_page(sections)} if sections else files
 
 
 def _index(shown: list[Listed], sections: list[Section], begun: list[Listed], size: str) -> bytes:
     lines = [
         "# What the experiments say",
         "",
-        f"Size `{size}`; made from `runs/` by `python -m masterkey.benchmarks.pages`, never edited. Of each experiment",
-        "there is a page for a browser as well (`.html`), with figures, learning curves and every run.",
+        f"Size `{size}`; made from `runs/` by `python -m masterkey.benchmarks.pages`, never edited. Figures, learning",
+        f"curves and every run are in [{PAGE}]({PAGE}), a page for a browser.",
         "",
     ]
     for each, section in zip(shown, sections, strict=True):
@@ -70,7 +69,7 @@ def _count(listed: Listed, size: str) -> str:
 
 def pages_of(folder: Path) -> dict[str, bytes]:
     """Return what lies in a folder of what :func:`make_pages` may have made."""
-    names = [INDEX, *(f"{name}{suffix}" for name in experiment_names() for suffix in (".md", ".html"))]
+    names = [INDEX, PAGE, *(f"{name}.md" for name in experiment_names())]
     return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
 
 

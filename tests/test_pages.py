@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from masterkey.benchmarks.config import BenchmarkError
+from masterkey.benchmarks.experiment import experiment_names
 from masterkey.benchmarks.pages import INDEX, make_pages, write_pages
+from masterkey.benchmarks.report import PAGE
 from masterkey.benchmarks.store import ResultStore
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -31,9 +33,11 @@ def run(results: Path, *arguments: object) -> subprocess.CompletedProcess:
 def test_the_index_leads_to_every_page(results):
     made = make_pages(ResultStore(results))
     index = made[INDEX].decode()
-    assert set(re.findall(r"\]\(([^)]+)\)", index)) == {name for name in made if name.endswith(".md")} - {INDEX}
-    assert {f"{name[:-3]}.html" for name in made if name.endswith(".md") and name != INDEX} < made.keys()
-    assert "arms.md" in made
+    assert set(re.findall(r"\]\(([^)]+)\)", index)) == made.keys() - {INDEX}
+    assert {"arms.md", PAGE} < made.keys()
+    assert {name[:-3] for name in made if name.endswith(".md")} - {"README"} == {
+        name for name in experiment_names() if f'<section id="{name}">' in made[PAGE].decode()
+    }
 
 
 def test_the_pages_are_written_and_checked(results, tmp_path):
