@@ -15,6 +15,8 @@ __all__ = ["ArmConfig", "BenchmarkError", "DataConfig", "RunConfig", "TrainConfi
 
 # seconds of a run between two checkpoints: the most that a kill costs
 CHECKPOINT_EVERY = 120.0
+# of data that ``datasets`` reads; they came later, so where nothing is said of them a run's id knows nothing of them
+COLUMNS = ("image", "label", "subset")
 _INITIALS = ("pretrained", "small-depthwise", "weight-selection")
 
 
@@ -43,9 +45,8 @@ class DataConfig:
 
     @property
     def columns(self) -> dict[str, str]:
-        """What is said of ``image``, ``label`` and ``subset``."""
-        named = {"image": self.image, "label": self.label, "subset": self.subset}
-        return {name: value for name, value in named.items() if value is not None}
+        """What is said of ``COLUMNS``."""
+        return {name: value for name in COLUMNS if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ class RunConfig:
         """Return plain data, without the arm's label: experiments that call a run differently share it."""
         plain = asdict(self)
         del plain["arm"]["name"]
-        for unsaid in {"image", "label", "subset"} - self.data.columns.keys():
-            del plain["data"][unsaid]  # they came later, and the ids of earlier runs stay theirs
+        for unsaid in {*COLUMNS} - self.data.columns.keys():
+            del plain["data"][unsaid]
         return plain
 
     @property

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .config import BenchmarkError, DataConfig
+from .config import COLUMNS, BenchmarkError, DataConfig
 from .data.catalogue import resolve
 from .data.hub import find_source
 from .experiment import Experiment
@@ -21,7 +21,7 @@ def check_folders(experiment: Experiment) -> None:
         own = data.get(target, {})
         where = resolve(str(own.get("name", target)))
         if isinstance(where, Path):
-            find_source(str(where), {name: own[name] for name in ("image", "label", "subset") if name in own})
+            find_source(str(where), {name: own[name] for name in COLUMNS if name in own})
 
 
 def check_pictures(experiment: Experiment, store: ResultStore, *, skip_corrupt: bool = False) -> None:

@@ -249,7 +249,8 @@ def _recipe_facts(recipe: Recipe) -> dict[str, Any]:
         },
         "done since": [
             f"{step} {' '.join(f'{key}={value}' for key, value in said.items())}" for step, said in recipe.steps
-        ],
+        ]
+        or "nothing",
         "sha256": known.sha256 or "not pinned",
     }
 
