@@ -149,8 +149,9 @@ class _Calls:
 
 def _trace_calls(model: nn.Module) -> _Calls:
     """Run a weightless copy of the network on the meta device and note who is called first, and on what."""
+    others = any(each.is_floating_point() and each.dtype != torch.float32 for each in model.parameters())
     # one type for all first; but a forward pass may itself cast to the type that the network has
-    for dtype in (torch.float32, None):
+    for dtype in (torch.float32, None) if others else (None,):
         calls = _calls_of_copy(model, dtype)
         if calls.complete:
             break
