@@ -197,6 +197,7 @@ def from_checkpoint(
         UnknownNameError: a revision of a local file.
         BankFormatError: a filter is NaN or infinite.
     """
+    datasets = names_of(datasets)
     if is_remote(path_or_url):
         bank = load_bank(path_or_url, revision, cache_dir, token, local_files_only, kind)
         known = bank.metadata
@@ -205,7 +206,7 @@ def from_checkpoint(
             name=name or known.name,
             licence=licence or known.licence,
             base_model=base_model or known.base_model,
-            datasets=names_of(datasets) or known.datasets,
+            datasets=datasets or known.datasets,
         )
         return Bank(bank.layers, about)
     path = expanded(path_or_url)
@@ -223,7 +224,7 @@ def from_checkpoint(
         entry=checkpoint.entry,
         sha256_verified=file_sha256(path),
     )
-    stated = {"licence": licence, "base_model": base_model, "datasets": tuple(datasets)}
+    stated = {"licence": licence, "base_model": base_model, "datasets": datasets}
     return bank_of_checkpoint(checkpoint, kind, source, name or path.stem, str(path), **stated)
 
 

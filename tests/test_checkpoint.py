@@ -61,6 +61,11 @@ def test_wrapped_torch_files(tmp_path, entry):
     assert bank.metadata.source.entry == entry
 
 
+def test_one_data_set_may_be_named_as_a_text(tmp_path):
+    torch.save(state(), tmp_path / "x.pth")
+    assert Bank.from_checkpoint(tmp_path / "x.pth", datasets="pets").metadata.datasets == ("pets",)
+
+
 def test_averaged_weights_come_first_if_there_are_any(tmp_path):
     averaged = {name: tensor * 2 for name, tensor in state().items()}
     torch.save({"state_dict": state(), "model_ema": averaged}, tmp_path / "x.pth")
