@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .augment import center_crop
+from .bfloat16 import products
 from .config import TrainConfig
 from .distributed import Group
 from .feed import Feed
@@ -30,7 +31,7 @@ def evaluate(
     sums = torch.zeros(2, dtype=torch.float64, device=group.device)
     for first in range(start, stop, config.batch_size):
         last = min(first + config.batch_size, stop)
-        with autocast(config, group.device):
+        with products(config.amp, group.device), autocast(config, group.device):
             pictures = center_crop(images.part(first, last), pixels)
             logits = network(pictures.contiguous(memory_format=memory_format(config)))
         sums[0] += F.cross_entropy(logits.float(), labels[first:last], reduction="sum")

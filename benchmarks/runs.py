@@ -14,6 +14,7 @@ import masterkey
 from masterkey.atomic import write_atomically
 
 from .arms import build_arm
+from .bfloat16 import are_products_wide
 from .config import CHECKPOINT_EVERY, BenchmarkError, RunConfig
 from .data import load_data
 from .measure import describe_machine
@@ -123,6 +124,7 @@ def compute_run(
         **describe_machine(),
         "device": device if device == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
+        **_products(config, device),
         "seconds": round(outcome.earlier_seconds + time.perf_counter() - start, 2),
         "epoch_seconds": [round(seconds, 3) for seconds in outcome.epoch_seconds],
         "peak_memory": outcome.peak_memory,
@@ -152,6 +154,12 @@ def _frozen(config: RunConfig) -> bool:
 
 def _to_safetensors(model: torch.nn.Module) -> bytes:
     return bytes(save({name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}))
+
+
+def _products(config: RunConfig, device: str) -> dict[str, str]:
+    """How bfloat16 was computed, if not by the machine's own: that, too, decides the last bits."""
+    wide = config.train.amp and are_products_wide(torch.device(device))
+    return {"bfloat16": "products in float32, rounded"} if wide else {}
 
 
 def _processes() -> dict[str, int]:

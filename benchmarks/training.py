@@ -16,6 +16,7 @@ import masterkey
 from masterkey.errors import NotInjectedError
 
 from .augment import augment, draw_mixing, soft_targets
+from .bfloat16 import products
 from .checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from .config import CHECKPOINT_EVERY, BenchmarkError, TrainConfig
 from .distributed import Group, process_group
@@ -209,10 +210,11 @@ class _Run:
         if mixing is not None:
             images, targets = mixing.images(images), mixing.targets(targets)
 
-        with autocast(config, device):
-            logits = self.parallel(images.contiguous(memory_format=memory_format(config)))
-        loss = F.cross_entropy(logits.float(), targets) * (len(pictures) / len(batch))
-        (loss * self.group.size).backward()  # the group's gradient is the mean of its members'
+        with products(config.amp, device):
+            with autocast(config, device):
+                logits = self.parallel(images.contiguous(memory_format=memory_format(config)))
+            loss = F.cross_entropy(logits.float(), targets) * (len(pictures) / len(batch))
+            (loss * self.group.size).backward()  # the group's gradient is the mean of its members'
         self.losses[self.step] = self.group.sum(loss.detach())
         if config.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad)
