@@ -1,6 +1,5 @@
 """Put a bank into a network and take it out again: plan, apply, report, undo."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -19,6 +18,8 @@ from .report import Report, ReportRow
 from .rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE, KernelRule, Policy, ScaleRule
 
 _RECORD = "_masterkey"
+# on the network that ``inject`` was given: which of its layers hold a bank, so that a layer that is gone is missed
+_FILLED = "_masterkey_layers"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def inject(
         else:
             row = row.left_alone(f"not among layers={layers!r}")
         rows.append(row)
+    if filled := [*model.__dict__.get(_FILLED, ()), *(row.layer for row in rows if row.replaced)]:
+        setattr(model, _FILLED, tuple(dict.fromkeys(filled)))
     return Report(
         bank=bank.name,
         kind=bank.kind,
@@ -112,22 +115,29 @@ def eject(model: nn.Module) -> None:
             _weight(module).copy_(record.original)
         _weight(module).requires_grad_(record.requires_grad)
         delattr(module, _RECORD)
+    for module in model.modules():
+        module.__dict__.pop(_FILLED, None)
 
 
 def verify(model: nn.Module) -> list[str]:
     """Name the layers that no longer hold the filters that were put in, bit for bit.
 
-    The list is empty while all is well. A state dict loaded later, training without ``freeze``, or a cast to
-    fewer bits and back are what it finds.
+    The list is empty while all is well. A state dict loaded later, training without ``freeze``, a cast to fewer bits
+    and back, or layers that were replaced or removed since (reparametrised, fused, pruned) are what it finds.
 
     Raises:
-        NotInjectedError: no layer of ``model`` holds a bank.
+        NotInjectedError: no layer of ``model`` holds a bank, and none of it ever did.
     """
-    return [
+    filled = _filled(model)
+    held = {name: (module, record) for name, module, record in _with_record(model)}
+    if not held and not filled:
+        raise _not_injected(model, "verified in")
+    changed = [
         name
-        for name, module, record in _injected(model, "verified in")
+        for name, (module, record) in held.items()
         if not torch.equal(_weight(module).detach().cpu(), record.injected.to(_weight(module).dtype).cpu())
     ]
+    return changed + [name for name in filled if name not in held]
 
 
 def freeze(model: nn.Module) -> None:
@@ -233,22 +243,34 @@ def _weight(module: nn.Module) -> Tensor:
     return weight
 
 
-def _injected(model: nn.Module, done: str) -> Iterator[tuple[str, nn.Module, _Record]]:
-    found = [
+def _filled(model: nn.Module) -> list[str]:
+    """Name the layers of ``model`` that banks were put into, whether they are still there or not."""
+    return [
+        f"{prefix}.{name}".strip(".")
+        for prefix, module in model.named_modules()
+        for name in module.__dict__.get(_FILLED, ())
+    ]
+
+
+def _with_record(model: nn.Module) -> list[tuple[str, nn.Module, _Record]]:
+    return [
         (name, module, module.__dict__[_RECORD]) for name, module in model.named_modules() if _RECORD in module.__dict__
     ]
-    if not found:
-        raise NotInjectedError(
-            f"nothing can be {done} this {type(model).__name__}: none of its layers holds a bank that was put "
-            "in here (a saved and loaded state dict keeps the filters, but not what they replaced)"
-        )
-    return iter(found)
+
+
+def _not_injected(model: nn.Module, done: str) -> NotInjectedError:
+    return NotInjectedError(
+        f"nothing can be {done} this {type(model).__name__}: none of its layers holds a bank that was put "
+        "in here (a saved and loaded state dict keeps the filters, but not what they replaced)"
+    )
 
 
 def _changeable(model: nn.Module, done: str) -> list[tuple[str, nn.Module, _Record]]:
     """Return the layers that hold a bank, once it is known that each of them can be changed."""
     _require_undistributed(model)
-    found = list(_injected(model, done))
+    found = _with_record(model)
+    if not found:
+        raise _not_injected(model, done)
     for name, module, _ in found:
         _own_weight(name, module)
     return found

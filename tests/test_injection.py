@@ -202,6 +202,37 @@ class TestVerify:
         assert verify(model.half()) == []
         assert len(verify(model.float())) == 9
 
+    def test_a_layer_that_was_replaced_or_removed_is_named(self):
+        model = build()
+        inject(model, "scale-space-8", layers=4)
+        names = list(masterkey.depthwise_layers(model))[:4]
+        old = model.get_submodule(names[1])
+        model.set_submodule(names[1], nn.Conv2d(old.in_channels, old.out_channels, 7, padding=3, groups=old.groups))
+        assert verify(model) == [names[1]]
+        wrapped = nn.Sequential(copy.deepcopy(model))
+        assert verify(wrapped) == [f"0.{names[1]}"]
+        model.set_submodule(names[3], nn.Identity())
+        assert verify(model) == [names[1], names[3]]
+        eject(model)  # what is still there gets its weights back
+        with pytest.raises(NotInjectedError):
+            verify(model)
+
+    def test_with_every_layer_replaced_all_are_named(self):
+        model = build()
+        inject(model, "scale-space-8", layers=2)
+        names = list(masterkey.depthwise_layers(model))[:2]
+        for name in names:
+            model.set_submodule(name, nn.Identity())
+        assert verify(model) == names
+
+    def test_layers_of_a_second_bank_are_missed_too(self):
+        model = build()
+        inject(model, "scale-space-8", layers=1)
+        inject(model, "gaussian-covariance", layers=-1)
+        names = list(masterkey.depthwise_layers(model))
+        model.set_submodule(names[-1], nn.Identity())
+        assert verify(model) == [names[-1]]
+
 
 class TestFreezeAndThaw:
     def test_later(self):
