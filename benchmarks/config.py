@@ -197,6 +197,8 @@ def _problem(made: "DataConfig | TrainConfig | ArmConfig | RunConfig") -> str | 
                 value = getattr(made, name)
                 if value is not None and not holds(value):
                     return f"[train]: {name} is {value}; it must be {says}"
+        if made.freeze_epoch is not None and made.freeze_epoch >= made.epochs:
+            return f"[train]: freeze_epoch is {made.freeze_epoch} of {made.epochs} epochs, so nothing would be frozen"
     return None
 
 

@@ -1,8 +1,10 @@
 """How much memory a run took, how to tell that there was too little, and how not to ask for it again and again."""
 
 import ctypes
+import os
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -14,10 +16,24 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return bytes: what torch allocated at most on a GPU, or the most this process had resident (as Linux counts)."""
+    """Return bytes: what torch allocated at most on a GPU, or the most this process had resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    # unlike ru_maxrss it begins anew with forget_peak_memory, and knows nothing of the parent process
+    since = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return 1024 * (since[0] if since else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def forget_peak_memory() -> None:
+    """Let the peak of this process' memory be that of what comes now; where that is not possible nothing happens.
+
+    Otherwise the run that happens to decode a data set, the first one on it, would seem to need the memory for that.
+    """
+    counter = Path("/proc/self/clear_refs")
+    if os.access(counter, os.W_OK):
+        counter.write_text("5")  # as proc_pid_clear_refs(5) has it
 
 
 def keep_freed_memory() -> None:

@@ -28,6 +28,7 @@ from .claim import has_no_room
 from .config import CHECKPOINT_EVERY, BenchmarkError
 from .distributed import Group, is_lost_process, process_group
 from .experiment import SIZES, Experiment, Planned, load_experiment
+from .own_banks import check_banks, check_names
 from .own_data import check_folders
 from .progress import Display
 from .runs import compute_run
@@ -174,6 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             skip_corrupt=options.skip_corrupt,
         )
         check_folders(experiment)
+        check_names(experiment)
+        check_banks(experiment, store)
         _check_device(options.device)
         with process_group(options.device) as group:
             if group.rank == 0 and options.run is not None:

@@ -111,9 +111,10 @@ def train(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            half = config.batch_size // 2
+            batch_size = min(config.batch_size, len(data.train.labels))
+            half = batch_size // 2
             raise BenchmarkError(
-                f"out of memory with batch_size {config.batch_size} at {data.pixels} pixels; "
+                f"out of memory with batch_size {batch_size} at {data.pixels} pixels; "
                 + (f"try {half}" if half else "use a smaller network or fewer pixels")
             ) from error
 

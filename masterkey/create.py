@@ -54,16 +54,9 @@ def build_timm(name: str, **timm_kwargs: Any) -> nn.Module:
         UnknownNameError: timm has no such model, or no such pretrained weights.
         CheckpointError: pretrained weights could not be fetched or a checkpoint could not be loaded.
     """
+    require_timm_name(name)
     import timm
 
-    from .models import hornet  # noqa: F401 (puts HorNet into timm's registry)
-
-    architecture = name.split(".")[0]
-    local = ":" in name  # hf-hub:… and local-dir:… are timm's to resolve
-    if not local and not (re.fullmatch(r"[\w.-]{1,200}", name) and timm.is_model(architecture)):
-        near = difflib.get_close_matches(architecture[:200], timm.list_models(), n=3)
-        hint = f"; near names: {', '.join(near)}" if near else ""
-        raise UnknownNameError(f"timm has no model named {name[:100]!r}{hint}")
     checkpoint = timm_kwargs.pop("checkpoint_path", None)
     try:
         model: nn.Module = timm.create_model(name, **timm_kwargs)
@@ -80,6 +73,23 @@ def build_timm(name: str, **timm_kwargs: Any) -> nn.Module:
             # a file may be wrong in any way, and the libraries that read it each have their own exceptions
             raise CheckpointError(f"{checkpoint} could not be loaded into {name}: {_reason(error)}") from error
     return model
+
+
+def require_timm_name(name: str) -> None:
+    """See that timm knows a network, with ours (HorNet) registered; names like ``hf-hub:…`` are timm's to resolve.
+
+    Raises:
+        UnknownNameError: it does not; near names are given.
+    """
+    import timm
+
+    from .models import hornet  # noqa: F401 (puts HorNet into timm's registry)
+
+    architecture = name.split(".")[0]
+    if ":" not in name and not (re.fullmatch(r"[\w.-]{1,200}", name) and timm.is_model(architecture)):
+        near = difflib.get_close_matches(architecture[:200], timm.list_models(), n=3)
+        hint = f"; near names: {', '.join(near)}" if near else ""
+        raise UnknownNameError(f"timm has no model named {name[:100]!r}{hint}")
 
 
 def _reason(error: Exception) -> str:

@@ -51,6 +51,7 @@ WRONG = {
     ("epochs = 1", "ratio = [0, 1]"): "ratio is (0, 1); it must be ratios above 0",
     ("epochs = 1", "smoothing = 3"): "smoothing is 3; it must be from 0 to below 1",
     ("epochs = 1", "batch_size = 0"): "batch_size is 0; it must be 1 or more",
+    ("epochs = 1", "epochs = 1\nfreeze_epoch = 1"): "freeze_epoch is 1 of 1 epochs, so nothing would be frozen",
     ("epochs = 1", "clip_grad = inf"): "clip_grad is inf, which is no number",
     ("pixels = 32", 'pixels = "32"'): "pixels is '32', which is no whole number",
     ('[data.mine]\nname = "./mine"', '[data]\nmine = "./mine"'): "[data.mine] is './mine', which is no table",

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from sweep_files import make_pictures
 
+from masterkey import Bank
 from masterkey.benchmarks.config import BenchmarkError
 from masterkey.benchmarks.experiment import experiment_names, load_experiment
 from masterkey.benchmarks.experiment_file import read_built_in
+from masterkey.benchmarks.own_banks import check_names
 from masterkey.benchmarks.store import ResultStore
 from masterkey.benchmarks.sweep import expected_runs
 from masterkey.cli.main import run
@@ -100,6 +102,55 @@ def test_figures_of_other_pictures_do_not_stand_for_those_there_now(mine, cli, t
     (mine / "pictures" / "train" / "dark" / "0.png").unlink()
     code, said = cli("bench", "run", "arms", *options)
     assert code == 1 and "are not those that run" in said and "give another folder with --results" in said
+
+
+def test_figures_of_other_filters_do_not_stand_for_those_there_now(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    (mine / "mine.toml").write_text(MINE.replace('"scale-space-8"', '"./keys"'))
+    bank = Bank.from_pretrained("convnext-atto.tiny-imagenet.8-keys")
+    bank.save_pretrained(mine / "keys")
+    command = ("bench", "run", "mine.toml", "--size", "small", "--results", tmp_path / "r", "--only", "bank")
+    assert cli(*command)[1].endswith("2 done\n")
+    assert cli(*command)[1].endswith("2 already there\n")
+    bank.pixel_shuffled(seed=0).save_pretrained(mine / "keys")
+    code, said = cli(*command)
+    assert code == 1 and len(said.splitlines()) == 1
+    assert f"the filters of {mine / 'keys'} are not those that run" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('"scale-space-8"', '"scale-spcae-8"', "no bank named 'scale-spcae-8'; did you mean scale-space-8"),
+        ('"scale-space-8"', '"./keys"', "the bank '/"),
+        ('"scratch:./pictures/../pictures"', '"scratch:pest"', "no data set named 'pest'"),
+        ('"scratch:./pictures/../pictures"', '"scratch:mine@smal"', "timm has no model named 'smal'"),
+        ('name = "convnext_atto"', 'name = "convnext_attoo"', "near names: convnext_atto"),
+    ],
+)
+def test_a_name_that_means_nothing_is_refused_before_the_first_run(
+    mine, cli, monkeypatch, tmp_path, old, new, sentence
+):
+    monkeypatch.chdir(mine)
+    assert old in MINE
+    (mine / "mine.toml").write_text(MINE.replace(old, new))
+    code, said = cli("bench", "run", "mine.toml", "--size", "small", "--results", tmp_path / "r")
+    assert code == 1 and len(said.splitlines()) == 1 and sentence in said
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_checkpoint_that_is_not_here_fails_the_runs_that_take_it_alone(mine, cli, monkeypatch, tmp_path):
+    monkeypatch.chdir(mine)
+    (mine / "mine.toml").write_text(MINE.replace('"scale-space-8"', '"checkpoint:none.pth"'))
+    only = ("--only", "scratch", "--only", "bank")
+    code, said = cli("bench", "run", "mine.toml", "--size", "small", "--results", tmp_path / "r", *only)
+    assert code == 1 and "2 done" in said and "none.pth" in said
+
+
+def test_names_of_all_experiments_mean_something():
+    for name in experiment_names():
+        for size in ("smoke", "small", "paper"):
+            check_names(load_experiment(name, size))
 
 
 def test_a_file_with_few_sizes_is_listed(mine, cli, tmp_path, monkeypatch):

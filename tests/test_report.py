@@ -232,8 +232,53 @@ def test_a_gain_is_claimed_over_every_control(store):
     said = [plain_text(sentence) for sentence in section.sentences]
     assert said == [
         "pets, convnext_atto: bank reaches 28.0 %, +8.0 points against scratch [+5.5, +10.5], "
-        "+9.0 points against random [+4.7, +13.3]: a gain over every control."
+        "+9.0 points against random [+4.7, +13.3]: a gain over scratch and random, the only controls here."
     ]
+    noise = {"name": "noise", "bank": "random-local"}
+    section = three_seeds(ResultStore(store.root / "more"), (SCRATCH, RANDOM, BANK, noise), noise=[8.0, 19.0, 29.0])
+    assert judge(section.results, *PLACE).only_controls == ()
+    assert plain_text(section.sentences[0]).endswith("points against noise [+7.9, +10.8]: a gain over every control.")
+
+
+def test_a_control_that_is_one_for_its_noise_alone_is_one_of_arms_like_it(store):
+    """As in ablation-scale: random filters at unit norm are no control of a bank at its own scale."""
+    scaled = {"vary": {"inject.scale": ["unit", "source"]}}
+    noise = {"name": "noise", "bank": "random", "vary": {"inject.scale": ["unit"]}}
+    what = experiment([SCRATCH, RANDOM, noise, {**BANK, **scaled}], seeds=[0, 1, 2])
+    figures = {"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "noise/unit": [15, 20.9, 21]}
+    finish(what, store, by_arm({**figures, "bank/unit": [20, 21, 22], "bank/source": [18, 19, 20]}))
+    assert judge(make_section(what, store, None).results, *PLACE).best == "bank/source"
+    finish(
+        what,
+        other := ResultStore(store.root / "b"),
+        by_arm({**figures, "bank/unit": [1, 2, 3.1], "bank/source": [18, 19, 20]}),
+    )
+    verdict = judge(make_section(what, other, None).results, *PLACE)
+    assert (verdict.best, verdict.outcome, set(verdict.over)) == ("bank/source", "gain", {"scratch", "random"})
+    named = experiment(what.arms, seeds=[0, 1, 2], controls=["noise"])
+    assert (
+        "no arm of the control noise is like bank/source"
+        in judge(make_section(named, other, None).results, *PLACE).refusal
+    )
+
+
+def test_runs_that_took_other_filters_are_warned_of(store):
+    what = experiment([SCRATCH, RANDOM, BANK])
+    for run in what.plan(store):
+        write_run(run, store, 10.0, 1.0, bank_sha256=f"{run.config.seed if run.arm == 'bank' else 7}" * 64)
+    note = make_section(what, store, None).tables["arms"].note
+    assert "Warning: the runs of bank did not all take the same filters" in note
+    (same := ResultStore(store.root / "same")).root.mkdir(parents=True)
+    for run in what.plan(same):
+        write_run(run, same, 10.0, 1.0, bank_sha256="7" * 64)
+    assert "Warning" not in make_section(what, same, None).tables["arms"].note
+
+
+def test_epochs_to_scratch_are_those_of_the_seeds_that_both_have(store):
+    """The seed that scratch lacks is the only one that gets anywhere."""
+    what = experiment([SCRATCH, RANDOM, BANK])
+    finish(what, store, by_arm({"scratch": [20.0, None], "random": [1.0, 2.0], "bank": [18.0, 50.0]}))
+    assert row(make_section(what, store, None), "cost", arm="bank")["epochs_to_scratch"] is None
 
 
 @pytest.mark.parametrize(

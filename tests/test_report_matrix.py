@@ -138,3 +138,77 @@ def test_matrix_refuses_two_arms_from_one_source(store):
     figures = {**FIGURES, "trained": [(1.0, 1.0)] * 3}
     with pytest.raises(BenchmarkError, match=r"from/scratch:food and trained both come from food"):
         matrix_section(store, [SCRATCH, RANDOM, FROM, again], figures)
+
+
+# --- triples: two sources, and a target that is neither ---
+
+FOUR = ["imagenet", "food", "pets", "flowers"]
+
+
+def triples_section(store, by_target):
+    """Sources by size are FOUR; ``by_target`` has the accuracies of the three other sources in each of two targets."""
+    arms = [SCRATCH, RANDOM, SELFFER]
+    arms += [
+        {"name": source, "bank": f"scratch:{source}", "targets": [target for target in by_target if target != source]}
+        for source in FOUR
+    ]
+
+    def accuracy(run):
+        if run.arm not in FOUR or run.target not in by_target:
+            return 50.0
+        value = by_target[run.target][run.arm]
+        return value[run.config.seed] if isinstance(value, tuple) else value + run.config.seed
+
+    what = experiment(arms, "matrix", targets=list(by_target), by_size=FOUR)
+    finish(what, store, accuracy)
+    return make_section(what, store, None)
+
+
+def test_triples_compare_two_sources_on_a_third_data_set(store):
+    section = triples_section(
+        store,
+        {
+            "pets": {"imagenet": 60.0, "food": (55.0, 57.0), "flowers": 58.0},
+            "flowers": {"imagenet": 60.0, "food": 60.04, "pets": 59.0},
+        },
+    )
+    found = {
+        (r["target"], r["larger"], r["smaller"]): (round(r["difference"], 2), r["better"], r["reading"])
+        for r in rows(section, "triples")
+    }
+    assert found == {
+        ("pets", "imagenet", "food"): (4.5, "larger", "open"),  # +5 and +4
+        ("pets", "imagenet", "flowers"): (2.0, "larger", "no interval"),  # the same in both seeds
+        ("pets", "food", "flowers"): (-2.5, "smaller", "open"),
+        ("flowers", "imagenet", "food"): (-0.04, "tie", "no interval"),
+        ("flowers", "imagenet", "pets"): (1.0, "larger", "no interval"),
+        ("flowers", "food", "pets"): (1.04, "larger", "no interval"),
+    }
+    said = [plain_text(sentence) for sentence in section.sentences]
+    assert (
+        "convnext_atto: of two other data sets, the filters of the larger one do better in 4 of 5 triples, at least "
+        "three quarters."
+    ) in said
+
+
+def test_triples_of_which_fewer_than_three_quarters_go_to_the_larger_source(store):
+    section = triples_section(store, {"pets": {"imagenet": 60.0, "food": 55.0, "flowers": 58.0}})
+    assert "in 2 of 3 triples, fewer than three quarters." in plain_text(section.sentences[1])
+
+
+def test_a_target_is_no_source_of_its_own_triple(store):
+    section = triples_section(store, {"food": {"imagenet": 60.0, "pets": 55.0, "flowers": 58.0}})
+    assert {(r["larger"], r["smaller"]) for r in rows(section, "triples")} == {
+        ("imagenet", "pets"),
+        ("imagenet", "flowers"),
+        ("pets", "flowers"),
+    }
+
+
+def test_without_two_sources_there_is_no_triple(store):
+    arms = [SCRATCH, RANDOM, SELFFER, {"name": "from", "bank": "scratch:food"}]
+    what = experiment(arms, "matrix", by_size=["food", "pets"])
+    finish(what, store, lambda run: 50.0)
+    section = make_section(what, store, None)
+    assert not section.tables["triples"].rows
+    assert "triples" not in " ".join(map(plain_text, section.sentences))

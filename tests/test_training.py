@@ -2,6 +2,7 @@ import resource
 import time
 from dataclasses import asdict, replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from masterkey.benchmarks.checkpoint import load_checkpoint, save_checkpoint
 from masterkey.benchmarks.config import BenchmarkError, TrainConfig
 from masterkey.benchmarks.data import Part
 from masterkey.benchmarks.feed import Feed, fit, to_device
+from masterkey.benchmarks.memory import forget_peak_memory, peak_memory
 from masterkey.benchmarks.optimization import learning_rate, new_optimizer
 from masterkey.benchmarks.training import train
 
@@ -55,6 +57,17 @@ def test_the_outcome_describes_the_run():
     assert outcome.peak_memory > 50e6
     assert outcome.curve[0].lr == pytest.approx(learning_rate(PLAIN, 4, 5))
     assert outcome.curve[0].to_dict() == asdict(seen[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel's counter of resident memory")
+def test_peak_memory_is_that_of_the_run_and_not_of_what_came_before():
+    cpu = torch.device("cpu")
+    np.ones(400 << 20, np.uint8)  # resident, and freed again
+    before = peak_memory(cpu)
+    forget_peak_memory()
+    assert peak_memory(cpu) < before - (200 << 20)
+    held = np.ones(400 << 20, np.uint8)
+    assert peak_memory(cpu) > before - (100 << 20) and held.any()
 
 
 def test_the_figure_is_the_last_epochs_and_the_networks():

@@ -12,7 +12,7 @@ from .svg import Row
 from .words import GAIN, LOSS, NO_CLAIM, OPEN, Verdict, interval, over
 
 _CARDS = {
-    GAIN: ("up", "▲", "A gain over every control."),
+    GAIN: ("up", "▲", ""),
     OPEN: ("level", "", "No clear gain: an interval holds zero."),
     LOSS: ("down", "▼", "Below a control: no gain."),
     NO_CLAIM: ("level", "", ""),
@@ -37,6 +37,8 @@ def folded(title: str, section: Section, name: str) -> str:
 def card(verdict: Verdict) -> str:
     """Return the answer for a network and target, to be read in five seconds."""
     style, arrow, tag = _CARDS[verdict.outcome]
+    if verdict.outcome == GAIN:
+        tag = f"{verdict.gain}.".capitalize()
     parts = [element("h3", f"{escape(verdict.target)} {element('small', escape(verdict.model))}")]
     if verdict.refusal is not None:
         parts += [element("p", "No claim", class_="big"), element("p", escape(f"{verdict.refusal}.".capitalize()))]
@@ -62,7 +64,8 @@ def main_figures(section: Section) -> list[str]:
     if experiment.layout == "matrix":
         grids = _headed((model, matrix(section, model)) for model in experiment.models)
         triangles = block(section, "triangles", table(tables["triangles"]))
-        return [block(section, "matrix", grids, folded(again, section, "matrix")), triangles]
+        triples = block(section, "triples", table(tables["triples"]))
+        return [block(section, "matrix", grids, folded(again, section, "matrix")), triangles, triples]
     if experiment.layout == "curve":
         figures = _headed((_name(place), _against_n(at(tables["series"], *place))) for place in section.results.places)
         return [block(section, "series", figures, folded(again, section, "series"))]

@@ -6,7 +6,7 @@ from .matrix import DIAGONAL, Cross, crosses, matrix_columns
 from .section import Section, plain_text
 from .table import NONE, Table, Value, show
 
-_SHOWN = ("verdicts", "triangles", "retention", "series", "arms", "differences", "cost", "machines")
+_SHOWN = ("verdicts", "triangles", "triples", "retention", "series", "arms", "differences", "cost", "machines")
 
 
 def write_markdown(sections: Sequence[Section]) -> bytes:

@@ -25,7 +25,7 @@ def write_page(sections: Sequence[Section]) -> bytes:
         f"{element('title', escape(title))}{element('style', style)}"
     )
     links = "".join(
-        element("a", escape(section.experiment.name), href=f"#{section.experiment.name}") for section in sections
+        element("a", escape(section.experiment.name), href=f"#{section.anchor('')}") for section in sections
     )
     nav = element("nav", links) if len(sections) > 1 else ""
     # a data block, which is never run; < is spelt so that no text in it can end it

@@ -24,7 +24,7 @@ class Run:
     ``epoch_seconds`` of training alone, ``peak_memory`` in bytes. ``source_seconds`` are those of the runs whose
     filters or weights it takes, None if one of them was done elsewhere. ``load`` is the highest load average that its
     machine had when it ended (of 1, 5 and 15 minutes), None if it was not recorded; ``cores`` are the machine's.
-    ``pictures`` is the hash of what was learnt from and judged on.
+    ``pictures`` is the hash of what was learnt from and judged on, ``bank`` that of the filters, None without any.
     """
 
     id: str
@@ -34,6 +34,7 @@ class Run:
     epoch_seconds: tuple[float, ...]
     peak_memory: float
     pictures: str
+    bank: str | None
     source_seconds: float | None
     load: float | None = None
     cores: int | None = None
@@ -121,14 +122,25 @@ class Results:
 
         Each is an arm of that name, or a series of them, ``random/1``, ``random/2``; see :meth:`opposite`.
         """
-        wanted = {SCRATCH, RANDOM, *self.experiment.raw.get("controls", ())}
         named = [
             name
             for arm, cell in self.at(model, target).items()
             for name in (arm, _series(arm))
-            if name in wanted or (cell.is_noise and name == (_series(arm) or arm))
+            if self.is_required(name) or (cell.is_noise and name == (_series(arm) or arm))
         ]
         return list(dict.fromkeys(named))
+
+    def is_required(self, control: str) -> bool:
+        """Whether every arm must have a counterpart in a control; one that is none but for its noise may lack some.
+
+        ``random-scaled/unit`` then is a control of arms ``…/unit`` alone.
+        """
+        return control in (SCRATCH, RANDOM, *self.experiment.raw.get("controls", ()))
+
+    def shapeless(self, model: str, target: str) -> list[str]:
+        """Return the controls besides ``random`` whose filters have no shape: shuffled, local, or few at random."""
+        noise = {name for arm, cell in self.at(model, target).items() if cell.is_noise for name in (arm, _series(arm))}
+        return [name for name in self.controls(model, target) if name in noise and name != RANDOM]
 
     def is_control(self, model: str, target: str, arm: str) -> bool:
         """Whether an arm is a control, or one of a series that is."""
@@ -291,7 +303,9 @@ def describe_arm(arm: Mapping[str, Any]) -> str:
     parts = [str(bank).rsplit("/", 1)[-1], *([] if arm.get("kind") is None else [str(arm["kind"])])]
     parts += [f"{op}({_arguments(arguments)})" for op, arguments in arm.get("steps", ())]
     parts += [_arguments(inject)] if inject else []
-    return ", ".join([*parts, "frozen" if frozen else "trainable", *([] if arm.get("bias", True) else ["bias frozen"])])
+    later = arm.get("train", {}).get("freeze_epoch")
+    stays = "frozen" if frozen else "trainable" if later is None else f"frozen from epoch {later} on"
+    return ", ".join([*parts, stays, *([] if arm.get("bias", True) else ["bias frozen"])])
 
 
 def label(arm: str) -> str:
@@ -316,6 +330,7 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         epoch_seconds=tuple(machine["epoch_seconds"]),
         peak_memory=machine["peak_memory"],
         pictures=metrics["data_sha256"],
+        bank=metrics["bank_sha256"],
         source_seconds=None if None in sources else sum(source["machine"]["seconds"] for source in sources if source),
         load=_load(machine),
         cores=machine.get("cores"),

@@ -10,6 +10,7 @@ from .results import Results, collect
 from .series import retention_table, series_table
 from .table import Sentence, Table
 from .tables import arms_table, cost_table, curves_table, differences_table, machines_table, runs_table
+from .triples import triples_sentences, triples_table
 from .words import Verdict, describe, judge, sentences, verdicts_table
 
 
@@ -61,8 +62,9 @@ def make_section(experiment: Experiment, store: ResultStore, results_option: str
     if experiment.layout == "matrix":
         matrix = matrix_table(results)
         triangles = triangles_table(results, matrix)
-        tables += [matrix, triangles]
-        said = [*matrix_sentences(results, matrix, triangles), *said]
+        triples = triples_table(results, matrix)
+        tables += [matrix, triangles, triples]
+        said = [*matrix_sentences(results, matrix, triangles), *triples_sentences(results, triples), *said]
     elif experiment.layout == "curve":
         tables.append(series_table(results))
     elif experiment.layout == "bars":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import accumulate, product
 from statistics import fmean, stdev
 
-from .results import SCRATCH, Cell, Results
+from .results import RANDOM, SCRATCH, SELFFER, Results, Run, label
 from .student import Sample, summarize
 from .table import Column, Table, Value, make_table
 
@@ -51,7 +51,7 @@ def arms_table(results: Results) -> Table:
         if len({cell.lr for cell in results.cells.values()}) == 1
         else "Arms differ in their learning rates, as the experiment says."
     )
-    note += _other_pictures(results)
+    note += _other_pictures(results) + _other_banks(results)
     return make_table("arms", "Accuracy", note, columns, rows)
 
 
@@ -68,6 +68,24 @@ def _other_pictures(results: Results) -> str:
     return (
         f"{left_out} Warning: the runs on {', '.join(mixed)} did not all learn from and judge on the same pictures, so "
         "their differences are not the arms' alone."
+    )
+
+
+def _other_banks(results: Results) -> str:
+    """Warn where the runs of an arm did not all take the same filters, though its bank is no run's of each seed."""
+    mixed = {
+        label(cell.arm)
+        for cell in results.cells.values()
+        # filters of runs, and a draw of other kinds than depthwise, are every seed's own
+        if cell.bank is not None
+        and not cell.bank.startswith(("scratch:", SELFFER, RANDOM))
+        and len({run.bank for run in cell.runs.values()}) > 1
+    }
+    if not mixed:
+        return ""
+    return (
+        f" Warning: the runs of {', '.join(sorted(mixed))} did not all take the same filters: what the bank's name "
+        "stands for has changed between them."
     )
 
 
@@ -128,9 +146,9 @@ def cost_table(results: Results) -> Table:
     for cell in results.cells.values():
         runs = list(cell.runs.values())
         scratch = results.cells.get((cell.model, cell.target, SCRATCH))
-        paired_seeds = [seed for seed in cell.runs if scratch and seed in scratch.runs]
-        reached = fmean(scratch.runs[seed].top1 for seed in paired_seeds) if scratch and paired_seeds else None
-        epochs, seconds = (None, None) if reached is None else _reach(cell, reached)
+        shared = [seed for seed in cell.runs if scratch and seed in scratch.runs]
+        reached = fmean(scratch.runs[seed].top1 for seed in shared) if scratch and shared else None
+        epochs, seconds = (None, None) if reached is None else _reach([cell.runs[seed] for seed in shared], reached)
         sources = [run.source_seconds for run in runs]
         per_epoch = [second for run in runs for second in run.epoch_seconds]
         rows.append(
@@ -176,9 +194,8 @@ def _crowding(results: Results) -> str:
     )
 
 
-def _reach(cell: Cell, accuracy: float) -> tuple[int | None, float | None]:
+def _reach(runs: Sequence[Run], accuracy: float) -> tuple[int | None, float | None]:
     """Return epochs and mean seconds until the mean curve reaches an accuracy in percent."""
-    runs = list(cell.runs.values())
     for points in zip(*(run.curve for run in runs), strict=True):
         epoch = points[0][0]
         if fmean(top1 for _, top1 in points) >= accuracy - 1e-9:

@@ -21,6 +21,8 @@ class Verdict:
     Arms that put in a bank are ``gains`` if all their seeds are there and they lie above every control, ``losses`` if
     they lie below one, else ``undecided``. ``best`` has the best mean of the gains, or of all if there is none;
     ``outcome`` is its: ``gain``, ``loss``, ``open``, or ``no claim`` with the ``refusal`` that says why.
+    ``only_controls`` are the controls where none but ``random`` puts in filters without shape: then a gain may be that
+    of a few filters, or of where they have their weight.
     """
 
     model: str
@@ -33,6 +35,14 @@ class Verdict:
     gains: tuple[str, ...]
     losses: tuple[str, ...]
     undecided: tuple[str, ...]
+    only_controls: tuple[str, ...] = ()
+
+    @property
+    def gain(self) -> str:
+        """What a gain is over: every control, or those that there are."""
+        if not self.only_controls:
+            return "a gain over every control"
+        return f"a gain over {' and '.join(self.only_controls)}, the only controls here"
 
 
 def judge(results: Results, model: str, target: str) -> Verdict | None:
@@ -59,15 +69,17 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
         () if refusal else gains,
         () if refusal else losses,
         () if refusal else tuple(arm for arm in means if arm not in gains + losses),
+        () if results.shapeless(model, target) else tuple(results.controls(model, target)),
     )
 
 
 def _over(results: Results, model: str, target: str, arm: str) -> dict[str, Sample]:
-    """Return the differences to every control; of one that has no counterpart to the arm, nothing is known."""
+    """Return the differences to every control of the arm; of one without a counterpart to it, nothing is known."""
     opposite = {name: results.opposite(model, target, arm, name) for name in results.controls(model, target)}
     return {
         name: Sample(0) if other is None else paired(results, model, target, arm, other)
         for name, other in opposite.items()
+        if other is not None or results.is_required(name)
     }
 
 
@@ -86,6 +98,8 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
         return "no arm with a bank has a finished run"
     for name in (*controls, best):
         arm = best if name == best else results.opposite(model, target, best, name)
+        if arm is None and not results.is_required(name):
+            continue
         if arm is None:
             return f"no arm of the control {name} is like {label(best)}"
         for each in (arm, *(results.recipes_tried(model, target, name) if name != best else ())):
@@ -149,12 +163,10 @@ def sentences(verdict: Verdict) -> list[Sentence]:
     for control, sample in verdict.over.items():
         told += [", ", *over(sample), f" points against {control}", *interval(sample)]
     told.append(
-        {GAIN: ": a gain over every control.", LOSS: ": below a control, so no gain.", OPEN: ": no clear gain."}[
-            verdict.outcome
-        ]
+        {GAIN: f": {verdict.gain}.", LOSS: ": below a control, so no gain.", OPEN: ": no clear gain."}[verdict.outcome]
     )
     groups = {
-        "also above every control": verdict.gains,
+        "also above all of these": verdict.gains,
         "not told apart from a control": verdict.undecided,
         "below a control": verdict.losses,
     }

@@ -1,0 +1,76 @@
+"""Whose filters do better in a third data set: those of the larger source or of the smaller one.
+
+The asymmetry of arXiv:2412.16751 (4.3, Table 4: 17 of 21 pairs below the diagonal), without the diagonal: two sources A
+and B, and a target T that is neither, so that no filter has seen the target. A learnt from more pictures than B, by the
+experiment's ``by_size``.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from .matrix import TRANSFER, size_order
+from .results import Results, label
+from .table import Column, Figure, Sentence, Table, Value, make_table
+from .tables import MODEL, READINGS, TARGET, paired
+
+MEANT = 0.75  # of the triples, what the seed's asymmetry is to be confirmed by
+
+
+def triples_table(results: Results, matrix: Table) -> Table:
+    """Every pair of sources in every third target: accuracy with the larger source's filters minus the smaller's."""
+    order = size_order(results)
+    rows: list[Sequence[Value]] = []
+    for model, target in results.places:
+        arms = {
+            str(row["source"]): str(row["arm"])
+            for row in matrix.rows
+            if (row["model"], row["target"], row["role"]) == (model, target, TRANSFER)
+        }
+        for larger, smaller in combinations([source for source in order if source in arms and source != target], 2):
+            sample = paired(results, model, target, arms[larger], arms[smaller])
+            if sample.mean is None:
+                continue
+            points = round(round(sample.mean, 6), 1)  # a tie is one as shown
+            better = "larger" if points > 0 else "smaller" if points < 0 else "tie"
+            reading = READINGS[sample.sign]
+            rows.append(
+                (model, target, larger, smaller, sample.mean, sample.low, sample.high, sample.n, better, reading)
+            )
+    columns = (
+        *(MODEL, TARGET),
+        Column("larger", "larger source", key=True),
+        Column("smaller", "smaller source", key=True),
+        Column("difference", "points", "difference"),
+        Column("low", "95 % from", "difference"),
+        Column("high", "to", "difference"),
+        Column("pairs", "pairs", "count"),
+        Column("better", "better"),
+        Column("reading", "reading"),
+    )
+    note = (
+        "Accuracy with the filters of the larger source minus that with the smaller one's, on a target that is neither "
+        "of them, paired by seed; a tie is a difference shown as 0.0. Triples share their runs, so they are not "
+        "independent of each other."
+    )
+    return make_table("triples", "Larger against smaller sources", note, columns, rows)
+
+
+def triples_sentences(results: Results, triples: Table) -> list[Sentence]:
+    """Say in how many triples the larger source's filters do better, ties left out."""
+    said: list[Sentence] = []
+    for model in results.experiment.models:
+        decided = [row for row in triples.rows if row["model"] == model and row["better"] != "tie"]
+        if not decided:
+            continue
+        better = sum(row["better"] == "larger" for row in decided)
+        verdict = "at least" if better >= MEANT * len(decided) else "fewer than"
+        said.append(
+            [
+                f"{label(model)}: of two other data sets, the filters of the larger one do better in ",
+                Figure(better, "count"),
+                " of ",
+                Figure(len(decided), "count"),
+                f" triples, {verdict} three quarters.",
+            ]
+        )
+    return said
