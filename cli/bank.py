@@ -7,6 +7,7 @@ import typer
 
 from masterkey.catalog import Recipe, recipes
 from masterkey.index import index
+from masterkey.licence import is_non_commercial
 from masterkey.names import BuiltinName, is_remote, is_there, load_bank, parse_name
 
 from .options import LocalOption, RevisionOption, SizeOption, TokenOption, parse_size
@@ -66,6 +67,14 @@ def info(
     meant = parse_name(bank)
     if isinstance(meant, BuiltinName):
         facts = {**_recipe_facts(meant.recipe), "of": meant.of}
+        if meant.of:  # a control or a fit made of a bank has that bank's licence
+            of, licence = parse_name(meant.of), None
+            if isinstance(of, BuiltinName):
+                licence = of.recipe.licence
+            else:
+                with doing(f"loading {meant.of}"):
+                    licence = load_bank(meant.of, revision, None, token, local_files_only).metadata.licence
+            facts |= {"licence": licence, "non-commercial": is_non_commercial(licence)}
     else:
         with doing(f"loading {bank}"):
             facts = _stored_facts(load_bank(bank, revision, None, token, local_files_only))

@@ -53,6 +53,9 @@ def distill(
     """
     source = _load(banks, kernel)
     from masterkey.distill import by_kernel
+
+    if curve is not None and curve.suffix == ".csv":
+        raise typer.BadParameter(f"{curve} is to be a picture; its figures go beside it as .csv", param_hint="--curve")
     from masterkey.distill.curve import EVERY, FEW
 
     parts = {f"{kh}x{kw}": part for (kh, kw), part in by_kernel(source).items()}

@@ -1,5 +1,6 @@
 """The ``masterkey`` command: its sub-commands, and how it says no."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -56,21 +57,52 @@ def run(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # a terminal that cannot show a sign shows another one
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="masterkey")
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return _flushed(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
     except MasterkeyError as refusal:
-        # names from files may hold anything; one sentence stays on one line
-        print("masterkey:", " ".join(str(refusal).split()), file=sys.stderr)  # noqa: T201
+        _say(refusal)  # names from files may hold anything; one sentence stays on one line
         return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # whoever read our output has gone; keep Python from complaining about it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         return 1
-    return 0
+    except OSError as error:
+        if error.filename is not None:  # some other file than the output
+            raise
+        _say(f"cannot write the output: {error.strerror}")
+        _abandon_output()
+        return 1
+    return _flushed(0)
+
+
+def _say(sentence: object) -> None:
+    print("masterkey:", " ".join(str(sentence).split()), file=sys.stderr)  # noqa: T201
+
+
+def _flushed(code: int) -> int:
+    """Return the exit code once the output is out; 1 where it cannot be, on a full disk or with its reader gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_output()
+        return 1
+    except OSError as error:
+        _say(f"cannot write the output: {error.strerror}")
+        _abandon_output()
+        return 1
+    return code
+
+
+def _abandon_output() -> None:
+    """Keep Python from complaining, at exit, of what it cannot write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

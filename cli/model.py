@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from masterkey.errors import MasterkeyError
 from masterkey.rules import DEFAULT_BANK, DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
 
 from .options import (
@@ -135,7 +136,9 @@ def init(
                 checkpoint_path=None if checkpoint is None else str(checkpoint),
                 **more,
             )
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except MasterkeyError:
+            raise
+        except Exception as error:  # a network fails in its own way on what it was not made for
             if not more:
                 raise
             said = f"timm's {model} cannot be built with {' '.join(model_kwargs or [])}: {error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -162,21 +163,23 @@ class Bank:
     def select(
         self,
         layers: LayerMask | None = None,
-        stages: Iterable[int] | None = None,
+        stages: int | Iterable[int] | None = None,
         kernel: int | Kernel | None = None,
     ) -> Bank:
         """Keep the layers that meet every condition given.
 
         Args:
             layers: the first n, the last n (negative), or name patterns (see ``masterkey.mask``).
-            stages: stage numbers, counted from 0.
+            stages: a stage's number, counted from 0, or several.
             kernel: a kernel size.
 
         Raises:
             PlanError: no layer is left.
         """
+        layers = int(layers) if isinstance(layers, int | Integral) else layers  # numpy's numbers are no JSON
         chosen = mask_layers(self.metadata.layers, layers)
-        wanted_stages = None if stages is None else sorted(set(stages))
+        several = [stages] if isinstance(stages, int | Integral) else stages
+        wanted_stages = None if several is None else sorted({int(stage) for stage in several})
         wanted_kernel = None if kernel is None else as_kernel(kernel)
         kept = tuple(
             layer

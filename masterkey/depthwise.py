@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from .errors import NoTargetLayersError
 from .host import on_host
@@ -15,6 +16,7 @@ from .metadata import KINDS, Kernel
 
 _log = logging.getLogger(__name__)
 
+_STATE = ("_parameters", "_buffers", "_modules")  # where a module keeps what is its own
 # They change no shape, but on the meta device they are the larger part of a forward pass.
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 
@@ -219,6 +221,12 @@ def _meta_copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(copied(parameter), requires_grad=False)
     for buffer in model.buffers():
         memo[id(buffer)] = copied(buffer)
+    # what a forward pass has left on a module (an activation, say) would keep it from being copied
+    for module in model.modules():
+        kept = {key: value for key, value in vars(module).items() if key not in _STATE}
+        for tensor in tree_leaves(kept):
+            if isinstance(tensor, Tensor):
+                memo.setdefault(id(tensor), copied(tensor.detach()))
     return copy.deepcopy(model, memo)
 
 
@@ -229,7 +237,8 @@ def _input_shapes(model: nn.Module) -> list[tuple[int, ...]]:
     states, else 224; the channels those of the first convolution (``in_chans`` is stated nowhere), else the
     configuration's.
     """
-    config = getattr(model, "pretrained_cfg", None) or {}
+    stated_by_timm = getattr(model, "pretrained_cfg", None)
+    config = stated_by_timm if isinstance(stated_by_timm, Mapping) else {}
     channels, *stated = config.get("input_size") or (3, 224, 224)
     built_for = (_sides(getattr(module, "img_size", None)) for module in model.modules())
     height, width = next((sides for sides in built_for if sides), stated)

@@ -123,7 +123,7 @@ def from_timm(name: str, kind: str = "depthwise", pretrained: bool = True, seed:
         model = build_timm(name, pretrained=True)
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that seeds every GPU, too, for good
             model = build_timm(name, pretrained=False)
     config: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     if not pretrained:

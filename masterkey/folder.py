@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from .atomic import write_all_atomically
 from .card import FOLDER, card_text, licence_text
-from .errors import SaveError, UnknownNameError
-from .format import CONFIG_NAME, WEIGHTS_NAME, encode
+from .errors import BankFormatError, SaveError, UnknownNameError
+from .format import CONFIG_NAME, METADATA_KEY, WEIGHTS_NAME, encode, read_header
 from .metadata import canonical_json
 from .names import expanded
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CARD_NAME = "README.md"
 ATLAS_NAME = "atlas.png"
 LICENCE_NAME = "LICENSE"
+CARD_SIGN = b"(https://pypi.org/project/masterkey/) filter bank"  # as card.md has it
 ASSIGNMENT_NAME = "assignment.csv"  # of distilled keys
 
 
@@ -40,18 +41,40 @@ def write_folder(directory: str | Path, files: Mapping[str, bytes]) -> Path:
     Its licence or assignment would else be published with this one's filters. Returns the folder.
 
     Raises:
-        SaveError: the folder cannot be written; what it held before is intact.
+        SaveError: the folder cannot be written, or holds files of these names that are no bank's; what it held before
+            is intact.
     """
     try:
         folder = expanded(directory)
     except UnknownNameError as error:
         raise SaveError(f"cannot write {str(directory)!r:.300}: {error}; nothing was changed") from error
+    _refuse_foreign(folder)
     is_other = _weights_in(folder) not in (None, files[WEIGHTS_NAME])
     write_all_atomically({folder / name: data for name, data in files.items()})
     for name in (LICENCE_NAME, ATLAS_NAME, ASSIGNMENT_NAME) if is_other else ():
         if name not in files:
             (folder / name).unlink(missing_ok=True)
     return folder
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """See that what would be replaced is a bank: not a network's checkpoint, nor a project's own README or LICENSE."""
+    there = [name for name in (WEIGHTS_NAME, CARD_NAME, LICENCE_NAME, CONFIG_NAME) if (folder / name).is_file()]
+    if not there or _holds_bank(folder):
+        return
+    raise SaveError(
+        f"cannot write a bank into {str(folder)!r:.300}: its {' and '.join(there)} would be replaced, and "
+        "belong to no bank; give a folder of its own; nothing was changed"
+    )
+
+
+def _holds_bank(folder: Path) -> bool:
+    """Whether a folder is a bank's, by its weights or, where these are missing or damaged, by its card."""
+    try:
+        return METADATA_KEY in read_header(folder / WEIGHTS_NAME).metadata
+    except BankFormatError:
+        card = folder / CARD_NAME
+        return card.is_file() and CARD_SIGN in card.read_bytes()
 
 
 def _weights_in(folder: Path) -> bytes | None:

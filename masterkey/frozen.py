@@ -56,7 +56,7 @@ def frozen_conv2d(
     ):
         zeros = _zeros_per_side(padding, _reach(weight, dilation))
         if zeros is not None:
-            output: Tensor = _FrozenConv2d.apply(input, weight, bias, zeros, dilation, groups)
+            output: Tensor = _FrozenConv2d.apply(input, weight, bias, groups, *zeros, *dilation)
             return output
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
@@ -71,21 +71,39 @@ class _FrozenConv2d(torch.autograd.Function):
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        padding: tuple[int, ...],
-        dilation: tuple[int, ...],
         groups: int,
+        *padding_and_dilation: int,
     ) -> Tensor:
-        return F.conv2d(input, weight, bias, 1, padding, dilation, groups)
+        # plain numbers, two and two: functorch cannot batch a forward derivative of a function that takes tuples
+        return F.conv2d(input, weight, bias, 1, padding_and_dilation[:2], padding_and_dilation[2:], groups)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, weight, _, ctx.padding, ctx.dilation, ctx.groups = inputs
+        _, weight, _, ctx.groups, *numbers = inputs
+        ctx.padding, ctx.dilation = tuple(numbers[:2]), tuple(numbers[2:])
+        ctx.shape = output.shape
         ctx.save_for_backward(weight)
+        ctx.save_for_forward(weight)
+        ctx.set_materialize_grads(False)  # so that a tangent of zeros can be told from none
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def jvp(ctx: Any, input: Tensor | None, weight: Tensor | None, bias: Tensor | None, *_: None) -> Tensor:
+        if weight is not None:
+            raise NotImplementedError(
+                "a frozen filter has no tangent: thaw the network to differentiate by its filters"
+            )
+        if input is None:
+            assert bias is not None
+            return bias.reshape(1, -1, 1, 1).expand(ctx.shape)
+        (frozen,) = ctx.saved_tensors
+        return F.conv2d(input, frozen, bias, 1, ctx.padding, ctx.dilation, ctx.groups)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         grad_input = grad_bias = None
+        if grad is None:  # nothing depends on the output
+            return (None,) * 8
         # Under autocast the output, and so its gradient, is narrower than weight, input and bias. The weight
         # follows it; what is returned here autograd itself casts to the types of input and bias.
         if ctx.needs_input_grad[0]:
@@ -94,7 +112,7 @@ class _FrozenConv2d(torch.autograd.Function):
             grad_input = frozen_conv2d(grad, mirrored, None, (1, 1), padding, ctx.dilation, ctx.groups)
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum((0, 2, 3))
-        return grad_input, None, grad_bias, None, None, None
+        return grad_input, None, grad_bias, None, None, None, None, None
 
 
 def _mirror(weight: Tensor, groups: int) -> Tensor:
@@ -139,6 +157,13 @@ class Frozen(nn.Module):
         if not keep_vars:
             destination[key] = destination[key].clone()
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # with assign=True the entry itself becomes the weight, and a Parameter would learn
+        entry = state_dict.get(f"{prefix}weight")
+        if is_frozen(self) and isinstance(entry, nn.Parameter):
+            state_dict[f"{prefix}weight"] = entry.detach()
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # pickle finds classes by name, but this one was made at run time
         state = self.__getstate__()  # type: ignore[no-untyped-call]
@@ -150,6 +175,9 @@ class _FrozenConvolution(Frozen, nn.Conv2d):
         if self.groups != self.in_channels or self.padding_mode != "zeros":
             output: Tensor = super()._conv_forward(input, weight, bias)
             return output
+        if bias is not None and bias.dtype == input.dtype != weight.dtype:
+            # mixed precision of FSDP2 casts parameters, and a frozen filter is none
+            weight = weight.to(input.dtype)
         return frozen_conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 

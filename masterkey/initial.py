@@ -36,7 +36,7 @@ def write_initial(
     source = Bank.from_pretrained(bank)
     chosen = {key: value for key, value in timm_kwargs.items() if value is not None}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that seeds every GPU, too, for good
         model = build_timm(name, **chosen)
     report = inject(model, source, freeze=False, **inject_kwargs)  # a file holds weights, not their being frozen
     about = {

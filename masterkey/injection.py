@@ -1,11 +1,13 @@
 """Put a bank into a network and take it out again: plan, apply, report, undo."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .bank import Bank
 from .depthwise import Found, FoundLayer, require_layers
@@ -107,9 +109,17 @@ def eject(model: nn.Module) -> None:
 
     Raises:
         NotInjectedError: no layer of ``model`` holds a bank, as after saving and loading a state dict.
-        PlanError: as ``thaw``.
+        PlanError: as ``thaw``; or a layer has another shape since, or no values (the meta device).
     """
-    for _, module, record in _changeable(model, "ejected from"):
+    found = _changeable(model, "ejected from")
+    for name, module, record in found:
+        shape = _replaceable_weight(name, module).shape
+        if shape != record.original.shape:
+            raise PlanError(
+                f"the weight of {name} has become one of {tuple(shape)}, and the original, of "
+                f"{tuple(record.original.shape)}, cannot be put back; nothing was changed"
+            )
+    for _, module, record in found:
         thaw_module(module)
         with torch.no_grad():
             _weight(module).copy_(record.original)
@@ -135,7 +145,8 @@ def verify(model: nn.Module) -> list[str]:
     changed = [
         name
         for name, (module, record) in held.items()
-        if not torch.equal(_weight(module).detach().cpu(), record.injected.to(_weight(module).dtype).cpu())
+        if _weight(module).is_meta
+        or not torch.equal(_weight(module).detach().cpu(), record.injected.to(_weight(module).dtype).cpu())
     ]
     return changed + [name for name in filled if name not in held]
 
@@ -160,19 +171,28 @@ def thaw(model: nn.Module) -> None:
     """
     for _, module, _ in _changeable(model, "thawed in"):
         thaw_module(module)
+        _weight(module).requires_grad_(True)
 
 
 def _require_undistributed(model: nn.Module) -> None:
     """Refuse a network whose processes have agreed on which parameters there are.
 
     Raises:
-        PlanError: a DistributedDataParallel, which would wait for gradients that no longer come, or leave out
-            those of new parameters without a word.
+        PlanError: a DistributedDataParallel, which would wait for gradients that no longer come, or leave out those of
+            new parameters without a word; or FSDP or tensor parallelism, whose parameters are parts of the network's.
     """
-    if any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()):
+    wrappers: list[type] = [nn.parallel.DistributedDataParallel]
+    if "torch.distributed.fsdp" in sys.modules:  # else no network can be of it, and the import takes a while
+        from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+        wrappers += [FSDPModule, FullyShardedDataParallel]
+    inside = next((type(module).__name__ for module in model.modules() if isinstance(module, tuple(wrappers))), None)
+    if inside is None and any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()):
+        inside = "tensor parallelism"
+    if inside is not None:
         raise PlanError(
-            "this network is inside DistributedDataParallel, which keeps the parameters it began with; inject, "
-            "freeze, thaw or eject the plain network first, and wrap it then"
+            f"this network is distributed already ({inside}), with the parameters it began with; inject, freeze, thaw "
+            "or eject the plain network first, and distribute it then"
         )
 
 
@@ -185,9 +205,9 @@ def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> None:
         record = _Record(weight.detach().clone(), weight.requires_grad, filters)
     else:
         record = replace(before, injected=filters)
-    setattr(module, _RECORD, record)
     with torch.no_grad():
         weight.copy_(filters)
+    setattr(module, _RECORD, record)
     if freeze:
         freeze_module(module)
     elif is_frozen(module):
@@ -277,4 +297,7 @@ def _changeable(model: nn.Module, done: str) -> list[tuple[str, nn.Module, _Reco
 
 
 def _count_trainable(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    """Count the weights that learn; a lazy layer has none until its first call."""
+    return sum(
+        parameter.numel() for parameter in model.parameters() if parameter.requires_grad and not is_lazy(parameter)
+    )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from numbers import Integral
 from typing import Protocol
 
 from .errors import PlanError
@@ -44,7 +45,8 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
     """
     if mask is None:
         return [True] * len(layers)
-    if isinstance(mask, int):
+    if isinstance(mask, int | Integral):  # numpy's numbers are the latter alone
+        mask = int(mask)
         chosen = range(len(layers))[:mask] if mask >= 0 else range(len(layers))[mask:]
         return [i in chosen for i in range(len(layers))]
     terms = [mask] if isinstance(mask, str) else list(mask)

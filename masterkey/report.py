@@ -85,9 +85,11 @@ class Report:
         """One sentence: how many layers and filters, and what became of the trainable weights."""
         count = sum(row.filters for row in self.replaced)
         state = "frozen" if self.frozen else "trainable"
+        # the order decides which layer takes what, and a network that could not be followed has only that of its code
+        order = "" if self.order == "forward" else f"; layers in order of {self.order}"
         return (
             f"{self.bank}: {count:,} {self.kind} filters put into {len(self.replaced)} of {len(self.rows)} "
-            f"layers, {state}; trainable weights {self.trainable_before:,} -> {self.trainable_after:,}"
+            f"layers, {state}; trainable weights {self.trainable_before:,} -> {self.trainable_after:,}{order}"
         )
 
     def __str__(self) -> str:

@@ -4,13 +4,15 @@ import copy
 import pickle
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from samples import make_bank
 from torch import Tensor
 
 from masterkey.bank import Bank, as_kernel, join
-from masterkey.errors import BankFormatError, MasterkeyError, PlanError
+from masterkey.errors import BankFormatError, MasterkeyError, PlanError, SaveError
 from masterkey.format import filters_sha256
 from masterkey.metadata import Layer, Metadata, Source
 
@@ -464,3 +466,45 @@ def test_banks_go_to_other_processes(bank):
     for one in (bank, Bank.from_pretrained("scale-space-8")):
         for other in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one)):
             assert (other.sha256, other.metadata) == (one.sha256, one.metadata)
+
+
+def test_a_stage_is_a_number_or_several(bank):
+    assert numbers(bank.select(stages=0)) == numbers(bank.select(stages=[0])) == ["stages.0.a", "stages.0.b"]
+    some, plain = bank.select(layers=np.int64(2), stages=np.int64(0)), bank.select(layers=2, stages=[0])
+    assert (some.metadata, some.sha256) == (plain.metadata, plain.sha256)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["scale-space-8", "gaussian-covariance:scale-space-8", "random", "random-8", "shuffled-pixels", "random-local"],
+)
+def test_computed_banks_are_pickled(name):
+    bank = Bank.from_pretrained(name)
+    again = pickle.loads(pickle.dumps(bank))
+    assert again.sha256 == bank.sha256 and again.at(5).sha256 == bank.at(5).sha256
+
+
+# -- where a bank is written --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("model.safetensors",), ("README.md",), ("LICENSE", "config.json")])
+def test_files_that_are_no_banks_are_not_replaced(bank, tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_bytes(save({"w": torch.ones(3)}) if "model" in name else b"mine")
+    (tmp_path / "notes.txt").write_text("may stay")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(SaveError, match=rf"its {' and '.join(names)} would be replaced.*nothing was changed"):
+        bank.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_bank_is_replaced_even_if_it_is_damaged(bank, tmp_path):
+    bank.save_pretrained(tmp_path)
+    other = bank.select(layers=1)
+    other.save_pretrained(tmp_path)
+    assert Bank.from_pretrained(tmp_path).sha256 == other.sha256
+    (tmp_path / "model.safetensors").write_bytes(b"half")
+    bank.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    bank.save_pretrained(tmp_path)
+    assert Bank.from_pretrained(tmp_path).sha256 == bank.sha256

@@ -1,6 +1,7 @@
 """The command line: what it prints where, its exit codes, and that it never shows a traceback."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -201,6 +202,9 @@ def test_refusals_are_one_sentence_and_exit_1(cli, tmp_path, monkeypatch, argume
         ["init", "test_convnext", "--model-kwargs", "ls_init_value", "-o", "m.safetensors"],
         ["init", "test_convnext", "--model-kwargs", "num_classes=3", "-o", "m.safetensors"],
         ["init", "test_convnext", "--model-kwargs", "no_such=3", "-o", "m.safetensors"],
+        ["init", "test_convnext", "--model-kwargs", "depths=[2]", "-o", "m.safetensors"],
+        ["init", "test_convnext", "--model-kwargs", "dims=[-1,2,3,4]", "-o", "m.safetensors"],
+        ["distill", "convnext-atto.tiny-imagenet", "-o", "keys", "--curve", "curve.csv"],
         ["extract", "test_convnext", "--licence", "MIT", "-o", "out"],
         ["extract", "test_convnext", "--revision", "v1", "-o", "out"],
         ["extract", "test_convnext", "--local-files-only", "-o", "out"],
@@ -227,3 +231,40 @@ def test_a_reader_that_goes_away_is_no_traceback(bank_dir):
     script = Path(sys.executable).with_name("masterkey")
     done = subprocess.run(f"{script} list | true", shell=True, capture_output=True, text=True)
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [["list"], ["info", "scale-space-8", "--json"]])
+def test_output_that_cannot_be_written_is_one_sentence(arguments):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "masterkey.cli.main", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr == "masterkey: cannot write the output: No space left on device\n"
+
+
+def test_a_terminal_without_a_sign_shows_another(bank_dir):
+    command = [sys.executable, "-m", "masterkey.cli.main", "inspect", "test_convnext", "--bank", bank_dir]
+    done = subprocess.run(
+        [*command, "--policy", "sample"], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}
+    )
+    assert done.returncode == 0 and b"? " in done.stdout and b"Traceback" not in done.stderr
+
+
+def test_a_control_made_of_a_bank_has_that_banks_licence(cli, bank_dir):
+    code, out, _ = cli("info", "--json", "gaussian-covariance:convnextv2-femto.in1k")
+    assert code == 0 and (json.loads(out)["licence"], json.loads(out)["non-commercial"]) == ("CC-BY-NC-4.0", True)
+    code, out, _ = cli("info", "--json", f"shuffled-pixels:{bank_dir}")
+    assert code == 0 and json.loads(out)["licence"] == masterkey.Bank.from_pretrained(bank_dir).metadata.licence
+    code, _, err = cli("info", "shuffled-pixels:nope")
+    assert code == 1 and "no bank named 'nope'" in err
+
+
+def test_extract_does_not_replace_the_checkpoint(cli, tmp_path):
+    checkpoint = tmp_path / "model.safetensors"
+    save_file({"stem.weight": torch.ones(2, 2), "dw.weight": torch.randn(16, 1, 3, 3)}, checkpoint)
+    before = checkpoint.read_bytes()
+    code, _, err = cli("extract", checkpoint, "-o", tmp_path)
+    assert code == 1 and "its model.safetensors would be replaced" in err
+    assert checkpoint.read_bytes() == before and len(list(tmp_path.iterdir())) == 1

@@ -4,11 +4,12 @@ import copy
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad, hessian, jvp, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from masterkey import create_model
@@ -263,3 +264,61 @@ def test_gradients_per_picture_by_vmap():
         alone = torch.autograd.grad(loss(parameters, picture, label), list(parameters.values()))
         for name, gradient in zip(parameters, alone, strict=True):
             torch.testing.assert_close(together[name][i], gradient, rtol=1e-4, atol=1e-5)
+
+
+# --- forward derivatives ---
+
+
+def test_forward_derivatives_are_those_of_the_plain_network():
+    model = create_model("test_convnext", "scale-space-8", num_classes=3).eval().double()
+    plain = timm.create_model("test_convnext", num_classes=3).eval().double()
+    plain.load_state_dict(model.state_dict())
+    torch.manual_seed(0)
+    images, along = (torch.randn(2, 3, 32, 32, dtype=torch.double) for _ in range(2))
+    for net in (model, plain):
+        output, tangent = jvp(net, (images,), (along,))
+        assert output.shape == tangent.shape == (2, 3)
+        if net is model:
+            expected = tangent
+    assert torch.allclose(tangent, expected, rtol=1e-10)
+
+    # by the weights that learn, biases of frozen layers among them
+    weights = dict(model.named_parameters())
+    directions = {name: torch.randn_like(weight) for name, weight in weights.items()}
+    tangent = jvp(lambda given: functional_call(model, given, (images,)), (weights,), (directions,))[1]
+    all_weights = dict(plain.named_parameters())
+    still = {name: directions.get(name, torch.zeros_like(weight)) for name, weight in all_weights.items()}
+    expected = jvp(lambda given: functional_call(plain, given, (images,)), (all_weights,), (still,))[1]
+    assert torch.allclose(tangent, expected, rtol=1e-10)
+
+
+def test_second_derivatives_by_forward_over_reverse():
+    plain = nn.Conv2d(2, 4, 3, padding=1, groups=2).double()
+    frozen = copy.deepcopy(plain)
+    freeze_module(frozen)
+    images = torch.randn(1, 2, 4, 4, dtype=torch.double)
+    found, expected = (hessian(lambda x, net=net: net(x).pow(3).sum())(images) for net in (frozen, plain))
+    assert torch.allclose(found, expected, rtol=1e-10)
+
+
+def test_a_frozen_filter_has_no_tangent():
+    frozen = nn.Conv2d(2, 2, 3, padding=1, groups=2)
+    freeze_module(frozen)
+    images, weight = torch.randn(1, 2, 4, 4), frozen.weight
+    with pytest.raises(NotImplementedError, match="thaw the network"):
+        jvp(lambda given: functional_call(frozen, {"weight": given}, (images,)), (weight,), (weight,))
+
+
+def test_filters_follow_parameters_that_were_cast_without_them():
+    """As FSDP2 casts parameters in mixed precision, and buffers not."""
+    layer = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+    freeze_module(layer)
+    images = torch.randn(1, 4, 8, 8).bfloat16().requires_grad_()
+    layer.bias.data = layer.bias.data.bfloat16()
+    output = layer(images)
+    assert output.dtype == torch.bfloat16 and layer.weight.dtype == torch.float32
+    assert torch.equal(output, F.conv2d(images, layer.weight.bfloat16(), layer.bias, padding=1, groups=4))
+    output.sum().backward()
+    assert images.grad.dtype == torch.bfloat16 and layer.bias.grad is not None
+    with pytest.raises(RuntimeError):  # a picture of the wrong type stays an error
+        nn.Conv2d.forward(layer, torch.randn(1, 4, 8, 8).double())

@@ -4,6 +4,7 @@ import copy
 import io
 import json
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -11,6 +12,7 @@ from networks import CONVNEXT, MOBILENET, assert_same, build, depthwise_weights,
 from safetensors.torch import save_file
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.utils import parametrizations
 
 import masterkey
@@ -233,8 +235,73 @@ class TestVerify:
         model.set_submodule(names[-1], nn.Identity())
         assert verify(model) == [names[-1]]
 
+    def test_on_the_meta_device_no_layer_holds_anything(self):
+        model = build()
+        inject(model, "scale-space-8", layers=2)
+        assert verify(model.to("meta")) == list(masterkey.depthwise_layers(model))[:2]
+
+
+class TestEjectRefuses:
+    """What cannot be put back; then nothing is changed."""
+
+    @pytest.mark.parametrize("what", ["meta", "pruned"])
+    def test_and_changes_nothing(self, what):
+        model = build()
+        inject(model, "scale-space-8")
+        names = list(masterkey.depthwise_layers(model))
+        if what == "meta":
+            model.to("meta")
+        else:
+            layer = model.get_submodule(names[4])
+            layer.weight = layer.weight[:5].clone()
+        sentence = {"meta": "meta device", "pruned": r"has become one of \(5, 1"}[what]
+        with pytest.raises(PlanError, match=sentence):
+            eject(model)
+        assert all(is_frozen(model.get_submodule(name)) for name in names)
+        if what == "pruned":
+            assert verify(model) == [names[4]]
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A group of one process, as large ones are made of."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch knows no processes")
+@pytest.mark.parametrize("act", [lambda model: inject(model, "scale-space-8"), *UNDO[:1], *UNDO[2:]])
+def test_a_sharded_network_is_refused_and_left_alone(alone, act):
+    from torch.distributed.fsdp import fully_shard
+
+    model = build()
+    inject(model, "scale-space-8")
+    fully_shard(model, mesh=alone)
+    with pytest.raises(PlanError, match=r"distributed already \(FSDP.*distribute it then"):
+        act(model)
+    assert verify(model) == []
+
 
 class TestFreezeAndThaw:
+    @pytest.mark.parametrize("keep_vars", [True, False])
+    def test_parameters_that_are_assigned_stay_frozen(self, keep_vars):
+        model, other = build(), build(seed=1)
+        inject(model, "scale-space-8")
+        inject(other, "scale-space-8", freeze=False)
+        model.load_state_dict(other.state_dict(keep_vars=keep_vars), assign=True)
+        inside = depthwise_weights(model)
+        assert verify(model) == [] and not any("conv_dw.weight" in name for name, _ in model.named_parameters())
+        train(model, steps=1)
+        assert verify(model) == [] and equal(depthwise_weights(model), inside)
+
+    def test_thaw_lets_filters_learn_that_were_never_frozen(self):
+        model = build()
+        inject(model, "scale-space-8", freeze=False)
+        model.requires_grad_(False)
+        thaw(model)
+        assert all(layer.weight.requires_grad for layer in masterkey.depthwise_layers(model).values())
+
     def test_later(self):
         model = build()
         inject(model, "scale-space-8", layers=-3, freeze=False)
@@ -323,7 +390,7 @@ class TestNothingChangesUnlessEverythingFits:
             before = snapshot(model)
             for act in (lambda model: inject(model, "scale-space-8"), eject, freeze, thaw):
                 for wrapped in every:
-                    with pytest.raises(PlanError, match="inside DistributedDataParallel"):
+                    with pytest.raises(PlanError, match=r"distributed already \(DistributedDataParallel\)"):
                         act(wrapped)
             assert verify(model) == []
             assert_same(snapshot(model), before)
@@ -509,3 +576,49 @@ class TestControlsInNetworks:
         own = depthwise_weights(build())
         for name, weight in depthwise_weights(model).items():
             assert torch.allclose(weight.std(), own[name].std(), rtol=1e-4)
+
+
+def test_a_lazy_layer_elsewhere_is_no_obstacle():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 7, groups=8), nn.Flatten(), nn.LazyLinear(3))
+    report = inject(model, "scale-space-8")
+    assert (report.trainable_before, report.trainable_after) == (3 * 8 * 9 + 8 + 8 * 49 + 8, 3 * 8 * 9 + 8 + 8)
+
+
+def test_the_order_does_not_depend_on_what_a_forward_pass_left_behind():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.late = nn.Conv2d(8, 8, 7, padding=3, groups=8)
+            self.early = nn.Conv2d(8, 8, 7, padding=3, groups=8)
+            self.stem = nn.Conv2d(3, 8, 1)
+
+        def forward(self, images):
+            self.features = [self.stem(images)]
+            return self.late(self.early(self.features[0]))
+
+    model, bank = Net(), Bank.from_pretrained("convnext-atto.tiny-imagenet")
+    inject(model, bank)
+    before = depthwise_weights(model)
+    model(torch.randn(1, 3, 16, 16))
+    inject(model, bank)
+    assert list(masterkey.depthwise_layers(model)) == ["early", "late"]
+    assert equal(depthwise_weights(model), before)
+
+
+def test_an_order_that_is_not_that_of_a_forward_pass_is_said():
+    class Net(nn.Sequential):
+        pretrained_cfg = "my.yaml"
+
+        def forward(self, images):
+            return super().forward(images) if images.sum() > 0 else images
+
+    model = Net(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 7, groups=8))
+    assert "layers in order of registration" in str(inject(model, "scale-space-8"))
+    assert "order" not in str(inject(build(), "scale-space-8"))
+
+
+@pytest.mark.parametrize("number", [np.int64(2), np.int64(-2)])
+def test_a_number_of_numpys_is_a_number(number):
+    model = build()
+    report = inject(model, "scale-space-8", layers=number)
+    assert [row.replaced for row in report.rows].count(True) == 2

@@ -1,7 +1,7 @@
 """Banks that are rules: their filters are computed when they meet a network, for its kernels and depth."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -93,11 +93,11 @@ def computed_bank(name: str, base: Bank | None, *, licence: str | None) -> Compu
         raise PlanError(f"{name} is made of a depthwise bank, and {base.name} is of kind {base.kind}")
     rules: dict[str, Callable[[], Rule]] = {
         "scale-space-8": lambda: _scale_space,
-        "gaussian-covariance": lambda: _smooth if base is None else _measured(base),
+        "gaussian-covariance": lambda: _smooth if base is None else partial(_measured, base),
         "random": lambda: _random,
         "random-8": lambda: _random_8,
-        "shuffled-pixels": lambda: _shuffled_pixels(base or _default_base()),
-        "random-local": lambda: _random_local(base or _default_base()),
+        "shuffled-pixels": lambda: partial(_shuffled_pixels, base or _default_base()),
+        "random-local": lambda: partial(_random_local, base or _default_base()),
     }
     rule = rules[name]()
     origin = name if base is None else f"{name}:{base.name}"
@@ -149,21 +149,17 @@ def _smooth(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
     }
 
 
-def _measured(base: Bank) -> Rule:
+def _measured(base: Bank, targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
     """Each target takes its covariance from the base layer at the same relative depth."""
     filters = list(_effective(base).values())
-
-    def compute(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
-        generator = torch.Generator().manual_seed(seed)
-        last = len(filters) - 1
-        return {
-            f"{target.name}.weight": sample_measured(
-                filters[round(target.depth * last)], len(target.initial), target.kernel, generator
-            )
-            for target in targets
-        }
-
-    return compute
+    generator = torch.Generator().manual_seed(seed)
+    last = len(filters) - 1
+    return {
+        f"{target.name}.weight": sample_measured(
+            filters[round(target.depth * last)], len(target.initial), target.kernel, generator
+        )
+        for target in targets
+    }
 
 
 def _random(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
@@ -194,42 +190,34 @@ def _random_8(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters
     }
 
 
-def _shuffled_pixels(base: Bank) -> Rule:
+def _shuffled_pixels(base: Bank, targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
     """Shuffle the filters as they will go in.
 
     Fitting comes first: a crop keeps most of a filter, whose weight is in its middle, but little of a shuffled
     one, and a control must have the norms of what it controls.
     """
-
-    def compute(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
-        return dict(_fitted(base, targets, seed, rule).pixel_shuffled(seed).layers)
-
-    return compute
+    return dict(_fitted(base, targets, seed, rule).pixel_shuffled(seed).layers)
 
 
-def _random_local(base: Bank) -> Rule:
+def _random_local(base: Bank, targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
     """Draw white noise under the window of the filters as they will go in.
 
     Shuffled pixels lose where a filter's weight lies along with its shape. Here each position has the bank's mean
     energy (its filters at unit norm, so that none counts for more) and nothing else of it: no neighbouring weights
     alike, no sign, no symmetry.
     """
-
-    def compute(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
-        generator = torch.Generator().manual_seed(seed)
-        fitted = _fitted(base, targets, seed, rule).normalized("unit").layers.values()
-        windows = {
-            kernel: torch.cat([layer for layer in fitted if layer.shape[2:] == kernel]).square().mean(0).sqrt()
-            for kernel in {(int(layer.shape[2]), int(layer.shape[3])) for layer in fitted}
-        }
-        return {
-            f"{target.name}.weight": torch.randn(len(target.initial), 1, *target.kernel, generator=generator)
-            * windows[target.kernel]
-            for target in targets
-            if target.kernel in windows
-        }
-
-    return compute
+    generator = torch.Generator().manual_seed(seed)
+    fitted = _fitted(base, targets, seed, rule).normalized("unit").layers.values()
+    windows = {
+        kernel: torch.cat([layer for layer in fitted if layer.shape[2:] == kernel]).square().mean(0).sqrt()
+        for kernel in {(int(layer.shape[2]), int(layer.shape[3])) for layer in fitted}
+    }
+    return {
+        f"{target.name}.weight": torch.randn(len(target.initial), 1, *target.kernel, generator=generator)
+        * windows[target.kernel]
+        for target in targets
+        if target.kernel in windows
+    }
 
 
 def _fitted(base: Bank, targets: Sequence[Target], seed: int, rule: KernelRule) -> Bank:
