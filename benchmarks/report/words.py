@@ -42,7 +42,8 @@ class Verdict:
         """What a gain is over: every control, or those that there are."""
         if not self.only_controls:
             return "a gain over every control"
-        return f"a gain over {' and '.join(self.only_controls)}, the only controls here"
+        *others, last = self.only_controls
+        return f"a gain over {', '.join(others)} and {last}, the only controls here"
 
 
 def judge(results: Results, model: str, target: str) -> Verdict | None:
