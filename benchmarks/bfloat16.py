@@ -46,7 +46,12 @@ class _WideProducts(TorchDispatchMode):
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in _PRODUCTS or args[0].dtype != torch.bfloat16:
+        if func not in _PRODUCTS:
+            # under inference_mode a layer comes whole; it is made of products all the same
+            with self:
+                found = func.decompose(*args, **kwargs)
+            return func(*args, **kwargs) if found is NotImplemented else found
+        if args[0].dtype != torch.bfloat16:
             return func(*args, **kwargs)
         wide_args, wide_kwargs = tree_map_only(Tensor, Tensor.float, (args, kwargs))
         return tree_map_only(Tensor, Tensor.bfloat16, func(*wide_args, **wide_kwargs))

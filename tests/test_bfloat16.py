@@ -81,6 +81,20 @@ def test_one_product_is_rounded_once(product):
 
 
 @pytest.mark.usefixtures("no_instructions")
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_every_product_is_computed_in_float32_wherever_it_is_called(context, monkeypatch):
+    torch.manual_seed(0)
+    net, images, seen = Products().eval(), torch.randn(2, 3, 32, 32), []
+    plain = torch.Tensor.float
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: seen.append(tensor.dtype) or plain(tensor))
+    with context(), products(True, CPU), torch.autocast("cpu", torch.bfloat16):
+        output = net(images)
+    assert output.dtype == torch.bfloat16
+    # pictures, filters and bias of two convolutions; two products of maps; a Linear layer without a bias and one with
+    assert seen == [torch.bfloat16] * (3 + 3 + 2 + 2 + 2 + 3)
+
+
+@pytest.mark.usefixtures("no_instructions")
 def test_only_products_of_bfloat16_are_touched(monkeypatch):
     seen = []
     plain = torch.Tensor.float
