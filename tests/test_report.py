@@ -1,5 +1,6 @@
 """The report's figures: means, pairs, intervals, the matrix, what may be claimed, what is missing."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -260,6 +261,62 @@ def test_a_control_that_is_one_for_its_noise_alone_is_one_of_arms_like_it(store)
         "no arm of the control noise is like bank/source"
         in judge(make_section(named, other, None).results, *PLACE).refusal
     )
+
+
+def test_every_gain_needs_its_own_controls(store):
+    """The control of AnB/1 lacks a seed, perhaps because of what it would have shown."""
+    layers = {"vary": {"inject.layers": [1, 2]}}
+    what = experiment(
+        [SCRATCH, {**RANDOM, **layers}, {"name": "AnB", "bank": "scale-space-8", **layers}], seeds=[0, 1, 2]
+    )
+    figures = {"scratch": [10, 11, 12.1], "random/1": [9, 10.2], "random/2": [9, 10, 11.1]}
+    finish(what, store, by_arm({**figures, "AnB/1": [20, 21, 22], "AnB/2": [30, 31, 32.2]}))
+    verdict = judge(make_section(what, store, None).results, *PLACE)
+    assert (verdict.best, verdict.outcome, verdict.gains, verdict.undecided) == (
+        "AnB/2",
+        "gain",
+        ("AnB/2",),
+        ("AnB/1",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arms", "reason"),
+    [
+        ([{**SCRATCH, "initial": "pretrained"}, RANDOM, BANK], "the arm scratch is not what the control of that name"),
+        ([{**SCRATCH, "train": {"epochs": 1}}, RANDOM, BANK], "scratch is not trained as bank is"),
+        ([SCRATCH, RANDOM, {**BANK, "train": {"weight_decay": 0.0}}], "scratch is not trained as bank is"),
+    ],
+)
+def test_no_claim_over_a_control_that_is_something_else(store, arms, reason):
+    what = experiment(arms, seeds=[0, 1, 2])
+    finish(what, store, by_arm({"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "bank": [20, 21, 22]}))
+    assert reason in judge(make_section(what, store, None).results, *PLACE).refusal
+
+
+def test_freezing_later_is_no_other_recipe(store):
+    later = {"name": "later", "bank": "scale-space-8", "inject": {"freeze": False}, "train": {"freeze_epoch": 2}}
+    what = experiment([SCRATCH, RANDOM, later], seeds=[0, 1, 2])
+    finish(what, store, by_arm({"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "later": [20, 21, 22]}))
+    section = make_section(what, store, None)
+    assert judge(section.results, *PLACE).outcome == "gain"
+    assert row(section, "arms", arm="later")["what"] == "scale-space-8, frozen from epoch 2 on"
+    assert "One learning rate was tried" in section.tables["verdicts"].note
+
+
+def test_runs_that_round_differently_are_told(store):
+    what = experiment([SCRATCH, RANDOM, BANK])
+    finish(what, store, by_arm({"scratch": [10, 11], "random": [9, 10]}))
+    assert "round differently" not in make_section(what, store, None).tables["arms"].note
+    for run in what.plan(store):
+        if run.arm == "bank":
+            write_run(run, store, 12.0, 1.0)
+            path = store.run_path(run.config.id)
+            result = json.loads(path.read_bytes())
+            result["machine"] |= {"instructions": "AVX2", "bfloat16": "products in float32, rounded"}
+            path.write_text(json.dumps(result))
+    note = make_section(what, store, None).tables["arms"].note
+    assert "The runs on pets were made in 2 ways" in note and "torch 2.10.0, AVX2, products in float32, rounded" in note
 
 
 def test_runs_that_took_other_filters_are_warned_of(store):

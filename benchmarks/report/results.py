@@ -25,6 +25,7 @@ class Run:
     filters or weights it takes, None if one of them was done elsewhere. ``load`` is the highest load average that its
     machine had when it ended (of 1, 5 and 15 minutes), None if it was not recorded; ``cores`` are the machine's.
     ``pictures`` is the hash of what was learnt from and judged on, ``bank`` that of the filters, None without any.
+    ``numerics`` says what decides how its numbers are rounded.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Run:
     peak_memory: float
     pictures: str
     bank: str | None
+    numerics: str
     source_seconds: float | None
     load: float | None = None
     cores: int | None = None
@@ -331,10 +333,22 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         peak_memory=machine["peak_memory"],
         pictures=metrics["data_sha256"],
         bank=metrics["bank_sha256"],
+        numerics=_numerics(machine),
         source_seconds=None if None in sources else sum(source["machine"]["seconds"] for source in sources if source),
         load=_load(machine),
         cores=machine.get("cores"),
     )
+
+
+def _numerics(machine: Mapping[str, Any]) -> str:
+    """Return what the last bits depend on, as far as a run tells (older ones do not tell the instructions)."""
+    known = (
+        f"torch {machine.get('torch')}",
+        machine.get("device"),
+        machine.get("instructions"),
+        machine.get("bfloat16"),
+    )
+    return ", ".join(str(part) for part in known if part not in (None, "cpu"))
 
 
 def _load(machine: Mapping[str, Any]) -> float | None:

@@ -51,7 +51,7 @@ def arms_table(results: Results) -> Table:
         if len({cell.lr for cell in results.cells.values()}) == 1
         else "Arms differ in their learning rates, as the experiment says."
     )
-    note += _other_pictures(results) + _other_banks(results)
+    note += _other_pictures(results) + _other_banks(results) + _other_numerics(results)
     return make_table("arms", "Accuracy", note, columns, rows)
 
 
@@ -86,6 +86,19 @@ def _other_banks(results: Results) -> str:
     return (
         f" Warning: the runs of {', '.join(sorted(mixed))} did not all take the same filters: what the bank's name "
         "stands for has changed between them."
+    )
+
+
+def _other_numerics(results: Results) -> str:
+    """Say where the runs on a target were not all computed alike, so that they differ in rounding as well."""
+    ways: dict[str, set[str]] = {}
+    for cell in results.cells.values():
+        ways.setdefault(cell.target, set()).update(run.numerics for run in cell.runs.values())
+    return "".join(
+        f" The runs on {target} were made in {len(found)} ways that round differently ({'; '.join(sorted(found))}): "
+        "pairs across them share data, order and initial weights, but not the last bits."
+        for target, found in ways.items()
+        if len(found) > 1
     )
 
 

@@ -55,7 +55,9 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
     means = {arm: fmean(cells[arm].top1) for arm in candidates if cells[arm].runs}
     samples = {arm: _over(results, model, target, arm) for arm in means}
     signs = {arm: {sample.sign for sample in samples[arm].values()} for arm in means}
-    gains = tuple(arm for arm in means if signs[arm] == {1} and not cells[arm].missing)
+    gains = tuple(
+        arm for arm in means if signs[arm] == {1} and not _lacking(results, model, target, arm, [*samples[arm]])
+    )
     losses = tuple(arm for arm in means if -1 in signs[arm] and not cells[arm].missing)
     best = max(gains or means, key=lambda arm: means[arm], default=None)
     refusal = _refusal(results, model, target, best)
@@ -98,15 +100,12 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
     if best is None:
         return "no arm with a bank has a finished run"
     for name in (*controls, best):
-        arm = best if name == best else results.opposite(model, target, best, name)
-        if arm is None and not results.is_required(name):
-            continue
-        if arm is None:
+        if name != best and results.opposite(model, target, best, name) is None and results.is_required(name):
             return f"no arm of the control {name} is like {label(best)}"
-        for each in (arm, *(results.recipes_tried(model, target, name) if name != best else ())):
-            if cells[each].missing:
-                # a run that failed may be missing because of what it would have shown
-                return f"{label(each)} lacks {len(cells[each].missing)} of its seeds"
+    for each in _lacking(results, model, target, best, controls):
+        return f"{label(each)} lacks {len(cells[each].missing)} of its seeds"
+    for each in _otherwise_trained(results, model, target, best):
+        return f"{label(each)} is not trained as {label(best)} is"
     if len({cell.lrs_tried for cell in cells.values() if cell.runs}) > 1:
         return "the arms did not try the same number of learning rates"
     seeds = len(cells[best].runs)
@@ -115,9 +114,32 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
     return None
 
 
+def _lacking(results: Results, model: str, target: str, arm: str, controls: Sequence[str]) -> list[str]:
+    """Name what lacks seeds, of an arm and its controls: a run may have failed for what it would have shown."""
+    cells = results.at(model, target)
+    opposite = [results.opposite(model, target, arm, name) for name in controls]
+    tried = [each for name in controls for each in results.recipes_tried(model, target, name)]
+    return [each for each in dict.fromkeys([*opposite, *tried, arm]) if each is not None and cells[each].missing]
+
+
+def _otherwise_trained(results: Results, model: str, target: str, arm: str) -> list[str]:
+    """Name the controls of an arm that have a recipe of their own, but for when filters are frozen."""
+    cells = results.at(model, target)
+    opposite = {
+        name: results.opposite(model, target, arm, name)
+        for name in results.controls(model, target)
+        if not results.recipes_tried(model, target, name)
+    }
+    return [each for each in opposite.values() if each is not None and _recipe(cells[each]) != _recipe(cells[arm])]
+
+
+def _recipe(cell: Cell) -> dict[str, object]:
+    return {key: value for key, value in cell.recipe.items() if key != "freeze_epoch"}
+
+
 def _is_what_it_says(control: str, cell: Cell) -> bool:
     if control == SCRATCH:
-        return cell.bank is None
+        return cell.what == _MEANT[SCRATCH]
     return cell.bank == RANDOM and cell.is_frozen
 
 
@@ -147,6 +169,8 @@ def verdicts_table(results: Results, verdicts: Sequence[Verdict]) -> Table:
         "Of the arms that put in a bank and lie above every control, the one with the best mean; if none does, the "
         "best of all. It is picked by the figures that are shown, so they flatter it: confirm it on other data."
     )
+    if len(results.experiment.lrs) == 1:
+        note += " One learning rate was tried, the same for every arm, so none has the one that suits it best."
     return make_table("verdicts", "Verdicts", note, columns, rows)
 
 
