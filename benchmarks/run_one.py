@@ -29,7 +29,7 @@ from .config import CHECKPOINT_EVERY, BenchmarkError
 from .distributed import Group, is_lost_process, process_group
 from .experiment import SIZES, Experiment, Planned, load_experiment
 from .own_banks import check_banks, check_names
-from .own_data import check_folders
+from .own_data import check_folders, check_pictures
 from .progress import Display
 from .runs import compute_run
 from .store import ResultStore, default_store
@@ -176,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         check_folders(experiment)
         check_names(experiment)
+        check_pictures(experiment, store, skip_corrupt=options.skip_corrupt)
         check_banks(experiment, store)
         _check_device(options.device)
         with process_group(options.device) as group:
