@@ -65,7 +65,8 @@ def single(pictures, *arms, **over):
     return tiny_experiment(pictures, seeds=[0], lrs=[1e-3], arms=list(arms), **over)
 
 
-SCRATCH, RANDOM, GONE = {"name": "scratch"}, {"name": "random", "bank": "random"}, {"name": "gone", "bank": "no-such"}
+SCRATCH, RANDOM = {"name": "scratch"}, {"name": "random", "bank": "random"}
+GONE = {"name": "gone", "bank": "checkpoint:gone.pth"}
 
 
 def test_list_counts_what_is_done(cli, tmp_path):
@@ -162,7 +163,7 @@ def test_a_failed_run_is_exit_code_1_and_can_be_shown(cli, use, pictures, tmp_pa
     code, _, err = cli(*arguments)
     assert code == 1
     assert "1 done, 1 failed" in err
-    assert err.splitlines()[-1].startswith(f"failed {failing}: UnknownNameError: no bank named 'no-such'")
+    assert err.splitlines()[-1].startswith(f"failed {failing}: CheckpointError: ")
     code, _, err = cli(*arguments)
     assert code == 1
     assert "1 already there, 1 failed" in err
@@ -170,7 +171,7 @@ def test_a_failed_run_is_exit_code_1_and_can_be_shown(cli, use, pictures, tmp_pa
 
     code, out, _ = cli("bench", "show", failing, "--results", tmp_path)
     assert code == 0
-    assert "UnknownNameError: no bank named 'no-such'" in out
+    assert "CheckpointError: " in out and "gone.pth' does not exist" in out
     assert good not in out
 
 
@@ -320,7 +321,7 @@ def test_a_dry_run_says_per_row_what_cannot_be_built(cli, use, pictures, tmp_pat
         single(
             pictures,
             SCRATCH,
-            GONE,
+            {"name": "gone", "bank": "no-such"},
             {"name": "misfit", "bank": "random", "inject": {"layers": "no.such.layer"}},
             targets=["tiny", "absent"],
             data={"tiny": {"name": str(pictures), "pixels": 32}, "absent": {"name": "./absent", "pixels": 32}},

@@ -116,12 +116,12 @@ def start_two():
 
 
 def test_a_run_that_fails_ends_all_processes_and_is_recorded(pictures, store, start_two):
-    arms = [{"name": "gone", "bank": "no-such-bank"}, {"name": "random", "bank": "random"}]
+    arms = [{"name": "gone", "bank": "checkpoint:gone.pth"}, {"name": "random", "bank": "random"}]
     for process in start_two([str(pictures), str(store.root)], arms=arms):
         process.join(120)
         assert process.exitcode == 1
     (failed,) = store.failed_ids()
-    assert store.read_failure(failed)["error"] == "UnknownNameError"
+    assert store.read_failure(failed)["error"] == "CheckpointError"
     assert store.run_ids() == []
 
 
@@ -165,7 +165,7 @@ def test_without_torchrun_one_process_does_all_that_is_missing(pictures, store, 
 
 
 def test_a_run_that_fails_does_not_keep_a_single_process_from_the_others(pictures, store, use, capsys):
-    arms = [{"name": "gone", "bank": "no-such-bank"}, {"name": "random", "bank": "random"}]
+    arms = [{"name": "gone", "bank": "checkpoint:gone.pth"}, {"name": "random", "bank": "random"}]
     use(tiny_experiment(pictures, seeds=[0], lrs=[1e-3], arms=arms))
     assert main(["tiny", "--size", "smoke", "--results", str(store.root)]) == 1
     assert "1 done, 1 failed" in capsys.readouterr().err
