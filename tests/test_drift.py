@@ -178,9 +178,10 @@ def test_samples_are_the_coefficients_of_filters_spread_over_all_layers(three, s
     everything = sample_coefficients(structure, read, groups)
     assert {label: len(rows) for label, rows in everything.items()} == {"a": 700, "b": 600, "c": 700}
     expected = np.concatenate([structure.coefficients(layer) for layer in three[0].layers.values()])
-    np.testing.assert_array_equal(everything["a"], expected)
+    # not to the bit: on some CPUs a product of a part of the rows sums in another order
+    np.testing.assert_allclose(everything["a"], expected, rtol=1e-9, atol=1e-12)
     few = sample_coefficients(structure, read, groups, most=100)
-    np.testing.assert_array_equal(few["a"], expected[::7])
+    np.testing.assert_allclose(few["a"], expected[::7], rtol=1e-9, atol=1e-12)
 
 
 def test_every_plot_is_a_figure_and_the_same_picture_again(three, structure):
