@@ -9,7 +9,7 @@ from .card import FOLDER, card_text, licence_text
 from .errors import BankFormatError, SaveError, UnknownNameError
 from .format import CONFIG_NAME, METADATA_KEY, WEIGHTS_NAME, encode, read_header
 from .metadata import canonical_json
-from .names import expanded
+from .names import expanded, is_there
 
 if TYPE_CHECKING:
     from .bank import Bank
@@ -59,7 +59,8 @@ def write_folder(directory: str | Path, files: Mapping[str, bytes]) -> Path:
 
 def _refuse_foreign(folder: Path) -> None:
     """See that what would be replaced is a bank: not a network's checkpoint, nor a project's own README or LICENSE."""
-    there = [name for name in (WEIGHTS_NAME, CARD_NAME, LICENCE_NAME, CONFIG_NAME) if (folder / name).is_file()]
+    names = (WEIGHTS_NAME, CARD_NAME, LICENCE_NAME, CONFIG_NAME)
+    there = [name for name in names if is_there(str(folder / name)) and (folder / name).is_file()]
     if not there or _holds_bank(folder):
         return
     raise SaveError(

@@ -56,12 +56,13 @@ def frozen_conv2d(
     ):
         zeros = _zeros_per_side(padding, _reach(weight, dilation))
         if zeros is not None:
-            output: Tensor = _FrozenConv2d.apply(input, weight, bias, groups, *zeros, *dilation)
+            convolution = _TraceableFrozenConv2d if torch.compiler.is_compiling() else _FrozenConv2d
+            output: Tensor = convolution.apply(input, weight, bias, groups, *zeros, *dilation)
             return output
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
-class _FrozenConv2d(torch.autograd.Function):
+class _TraceableFrozenConv2d(torch.autograd.Function):
     """Convolution with stride 1. Its gradient is one too, so it can be differentiated to any order."""
 
     generate_vmap_rule = True
@@ -87,18 +88,6 @@ class _FrozenConv2d(torch.autograd.Function):
         ctx.set_materialize_grads(False)  # so that a tangent of zeros can be told from none
 
     @staticmethod
-    def jvp(ctx: Any, input: Tensor | None, weight: Tensor | None, bias: Tensor | None, *_: None) -> Tensor:
-        if weight is not None:
-            raise NotImplementedError(
-                "a frozen filter has no tangent: thaw the network to differentiate by its filters"
-            )
-        if input is None:
-            assert bias is not None
-            return bias.reshape(1, -1, 1, 1).expand(ctx.shape)
-        (frozen,) = ctx.saved_tensors
-        return F.conv2d(input, frozen, bias, 1, ctx.padding, ctx.dilation, ctx.groups)
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         grad_input = grad_bias = None
@@ -113,6 +102,22 @@ class _FrozenConv2d(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum((0, 2, 3))
         return grad_input, None, grad_bias, None, None, None, None, None
+
+
+class _FrozenConv2d(_TraceableFrozenConv2d):
+    """The same with a forward derivative, as outside torch.compile, which traces no function that has one."""
+
+    @staticmethod
+    def jvp(ctx: Any, input: Tensor | None, weight: Tensor | None, bias: Tensor | None, *_: None) -> Tensor:
+        if weight is not None:
+            raise NotImplementedError(
+                "a frozen filter has no tangent: thaw the network to differentiate by its filters"
+            )
+        if input is None:
+            assert bias is not None
+            return bias.reshape(1, -1, 1, 1).expand(ctx.shape)
+        (frozen,) = ctx.saved_tensors
+        return F.conv2d(input, frozen, bias, 1, ctx.padding, ctx.dilation, ctx.groups)
 
 
 def _mirror(weight: Tensor, groups: int) -> Tensor:
