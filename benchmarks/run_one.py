@@ -28,8 +28,7 @@ from .claim import has_no_room
 from .config import CHECKPOINT_EVERY, BenchmarkError
 from .distributed import Group, is_lost_process, process_group
 from .experiment import SIZES, Experiment, Planned, load_experiment
-from .own_banks import check_banks, check_names
-from .own_data import check_folders, check_pictures
+from .preflight import check_experiment
 from .progress import Display
 from .runs import compute_run
 from .store import ResultStore, default_store
@@ -174,10 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             checkpoint_every=options.checkpoint_every,
             skip_corrupt=options.skip_corrupt,
         )
-        check_folders(experiment)
-        check_names(experiment)
-        check_pictures(experiment, store, skip_corrupt=options.skip_corrupt)
-        check_banks(experiment, store)
+        check_experiment(experiment, store, skip_corrupt=options.skip_corrupt)
         _check_device(options.device)
         with process_group(options.device) as group:
             if group.rank == 0 and options.run is not None:

@@ -68,7 +68,8 @@ def info(
     if isinstance(meant, BuiltinName):
         facts = {**_recipe_facts(meant.recipe), "of": meant.of}
         if meant.of:  # a control or a fit made of a bank has that bank's licence
-            of, licence = parse_name(meant.of), None
+            of = parse_name(meant.of)
+            licence: str | None
             if isinstance(of, BuiltinName):
                 licence = of.recipe.licence
             else:

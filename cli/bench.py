@@ -133,15 +133,11 @@ def run(
     if dry:
         _dry_run(loaded, _store(results), json)
         return
-    from masterkey.benchmarks.own_banks import check_banks, check_names
-    from masterkey.benchmarks.own_data import check_folders, check_pictures
+    from masterkey.benchmarks.preflight import check_experiment
     from masterkey.benchmarks.progress import Display
     from masterkey.benchmarks.sweep import run_sweep
 
-    check_folders(loaded)
-    check_names(loaded)
-    check_pictures(loaded, _store(results), skip_corrupt=skip_corrupt)
-    check_banks(loaded, _store(results))
+    check_experiment(loaded, _store(results), skip_corrupt=skip_corrupt)
     try:
         with Display() as display:
             summary = run_sweep(

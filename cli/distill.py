@@ -51,11 +51,10 @@ def distill(
 
     masterkey distill ./mcunet ./proxyless -o ./keys --keys 16 --method kmeans --sample 10000 --curve curve.png
     """
-    source = _load(banks, kernel)
-    from masterkey.distill import by_kernel
-
     if curve is not None and curve.suffix == ".csv":
         raise typer.BadParameter(f"{curve} is to be a picture; its figures go beside it as .csv", param_hint="--curve")
+    source = _load(banks, kernel)
+    from masterkey.distill import by_kernel
     from masterkey.distill.curve import EVERY, FEW
 
     parts = {f"{kh}x{kw}": part for (kh, kw), part in by_kernel(source).items()}

@@ -62,9 +62,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app(args=list(arguments) if arguments is not None else None, prog_name="masterkey")
-    except SystemExit as stop:
-        return _flushed(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
+        code = _exit_code(arguments)
+        sys.stdout.flush()  # here, where what goes wrong can be said
+        return code
     except MasterkeyError as refusal:
         _say(refusal)  # names from files may hold anything; one sentence stays on one line
         return 1
@@ -79,25 +79,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _say(f"cannot write the output: {error.strerror}")
         _abandon_output()
         return 1
-    return _flushed(0)
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int:
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="masterkey")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
 
 
 def _say(sentence: object) -> None:
     print("masterkey:", " ".join(str(sentence).split()), file=sys.stderr)  # noqa: T201
-
-
-def _flushed(code: int) -> int:
-    """Return the exit code once the output is out; 1 where it cannot be, on a full disk or with its reader gone."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _abandon_output()
-        return 1
-    except OSError as error:
-        _say(f"cannot write the output: {error.strerror}")
-        _abandon_output()
-        return 1
-    return code
 
 
 def _abandon_output() -> None:

@@ -66,7 +66,7 @@ def matrix_table(results: Results) -> Table:
             against = {DIAGONAL: SCRATCH, TRANSFER: own if reference == SELFFER else SCRATCH}.get(role)
             known = against is not None and against in cells
             difference = paired(results, model, target, arm, str(against)) if known else Sample(0)
-            points = None if difference.mean is None else round(round(difference.mean, 6), 1)
+            points = None if difference.mean is None else as_shown(difference.mean)
             direction = None if points is None else "up" if points > 0 else "down" if points < 0 else "level"
             sure = None if difference.sign is None else difference.sign != 0
             accuracy = summarize(cell.top1).mean
@@ -93,6 +93,11 @@ def matrix_table(results: Results) -> Table:
         "not."
     )
     return make_table("matrix", "Transfer matrix", note, columns, rows)
+
+
+def as_shown(points: float) -> float:
+    """Round a difference as it is shown, so that what is shown as 0.0 has no sign; first to what a mean is good for."""
+    return round(round(points, 6), 1)
 
 
 def reference_of(results: Results) -> str:

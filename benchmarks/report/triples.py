@@ -8,12 +8,12 @@ experiment's ``by_size``.
 from collections.abc import Sequence
 from itertools import combinations
 
-from .matrix import TRANSFER, size_order
-from .results import Results, label
+from .matrix import TRANSFER, as_shown, size_order
+from .results import Results
 from .table import Column, Figure, Sentence, Table, Value, make_table
 from .tables import MODEL, READINGS, TARGET, paired
 
-MEANT = 0.75  # of the triples, what the seed's asymmetry is to be confirmed by
+_THREE_QUARTERS = 0.75  # what the seed's asymmetry is to be confirmed by
 
 
 def triples_table(results: Results, matrix: Table) -> Table:
@@ -30,7 +30,7 @@ def triples_table(results: Results, matrix: Table) -> Table:
             sample = paired(results, model, target, arms[larger], arms[smaller])
             if sample.mean is None:
                 continue
-            points = round(round(sample.mean, 6), 1)  # a tie is one as shown
+            points = as_shown(sample.mean)
             better = "larger" if points > 0 else "smaller" if points < 0 else "tie"
             reading = READINGS[sample.sign]
             rows.append(
@@ -63,10 +63,10 @@ def triples_sentences(results: Results, triples: Table) -> list[Sentence]:
         if not decided:
             continue
         better = sum(row["better"] == "larger" for row in decided)
-        verdict = "at least" if better >= MEANT * len(decided) else "fewer than"
+        verdict = "at least" if better >= _THREE_QUARTERS * len(decided) else "fewer than"
         said.append(
             [
-                f"{label(model)}: of two other data sets, the filters of the larger one do better in ",
+                f"{model}: of two other data sets, the filters of the larger one do better in ",
                 Figure(better, "count"),
                 " of ",
                 Figure(len(decided), "count"),

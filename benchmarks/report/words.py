@@ -55,9 +55,7 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
     means = {arm: fmean(cells[arm].top1) for arm in candidates if cells[arm].runs}
     samples = {arm: _over(results, model, target, arm) for arm in means}
     signs = {arm: {sample.sign for sample in samples[arm].values()} for arm in means}
-    gains = tuple(
-        arm for arm in means if signs[arm] == {1} and not _lacking(results, model, target, arm, [*samples[arm]])
-    )
+    gains = tuple(arm for arm in means if signs[arm] == {1} and not _lacking(results, model, target, arm))
     losses = tuple(arm for arm in means if -1 in signs[arm] and not cells[arm].missing)
     best = max(gains or means, key=lambda arm: means[arm], default=None)
     refusal = _refusal(results, model, target, best)
@@ -99,10 +97,10 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
             return f"the control {control} was left out"
     if best is None:
         return "no arm with a bank has a finished run"
-    for name in (*controls, best):
-        if name != best and results.opposite(model, target, best, name) is None and results.is_required(name):
+    for name in controls:
+        if results.opposite(model, target, best, name) is None and results.is_required(name):
             return f"no arm of the control {name} is like {label(best)}"
-    for each in _lacking(results, model, target, best, controls):
+    for each in _lacking(results, model, target, best):
         return f"{label(each)} lacks {len(cells[each].missing)} of its seeds"
     for each in _otherwise_trained(results, model, target, best):
         return f"{label(each)} is not trained as {label(best)} is"
@@ -114,9 +112,9 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
     return None
 
 
-def _lacking(results: Results, model: str, target: str, arm: str, controls: Sequence[str]) -> list[str]:
+def _lacking(results: Results, model: str, target: str, arm: str) -> list[str]:
     """Name what lacks seeds, of an arm and its controls: a run may have failed for what it would have shown."""
-    cells = results.at(model, target)
+    cells, controls = results.at(model, target), results.controls(model, target)
     opposite = [results.opposite(model, target, arm, name) for name in controls]
     tried = [each for name in controls for each in results.recipes_tried(model, target, name)]
     return [each for each in dict.fromkeys([*opposite, *tried, arm]) if each is not None and cells[each].missing]

@@ -1,0 +1,18 @@
+"""What is looked at before the first run of an experiment, so that a slip does not show hours later."""
+
+from .experiment import Experiment
+from .own_banks import check_banks, check_names
+from .own_data import check_folders, check_pictures
+from .store import ResultStore
+
+
+def check_experiment(experiment: Experiment, store: ResultStore, *, skip_corrupt: bool = False) -> None:
+    """See that everything an experiment names is known, and that what is here is what finished runs took.
+
+    Raises:
+        MasterkeyError: what ``check_folders``, ``check_names``, ``check_pictures`` and ``check_banks`` refuse.
+    """
+    check_folders(experiment)
+    check_names(experiment)
+    check_pictures(experiment, store, skip_corrupt=skip_corrupt)
+    check_banks(experiment, store)
