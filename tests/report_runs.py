@@ -1,18 +1,19 @@
 """Experiments whose runs have known figures, without any training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from masterkey.benchmarks.experiment import Experiment, Planned
 from masterkey.benchmarks.report import write_report
-from masterkey.benchmarks.report.section import Section
+from masterkey.benchmarks.report.section import Section, make_section
 from masterkey.benchmarks.store import ResultStore
 
 Accuracy = Callable[[Planned], float | None]
 
 SCRATCH, RANDOM = {"name": "scratch"}, {"name": "random", "bank": "random"}
 BANK, SELFFER = {"name": "bank", "bank": "scale-space-8"}, {"name": "selffer", "bank": "selffer"}
+PLACE = ("convnext_atto", "pets")
 MACHINE = {"cpu": "Invented 3000", "cores": 2, "device": "cpu", "threads": 1, "torch": "2.10.0", "load_average": [0, 0]}
 
 
@@ -68,3 +69,13 @@ def report(what: Experiment, store: ResultStore, folder: Path) -> str:
     """Write the report and return its page."""
     page, *_ = write_report([what], store, folder)
     return page.read_text(encoding="utf-8")
+
+
+def three_seeds(
+    store: ResultStore, arms: Sequence[dict[str, Any]] = (SCRATCH, RANDOM, BANK), **accuracies: list[float]
+) -> Section:
+    """Three seeds whose levels differ by far more than the arms do, so that only pairing finds the differences."""
+    what = experiment(list(arms), seeds=[0, 1, 2])
+    given = {"scratch": [10.0, 20.0, 30.0], "random": [9.0, 20.0, 28.0], "bank": [17.0, 28.0, 39.0], **accuracies}
+    finish(what, store, by_arm(given))
+    return make_section(what, store, None)

@@ -1,11 +1,25 @@
-"""The report's figures: means, pairs, intervals, the matrix, what may be claimed, what is missing."""
+"""The report's figures: means, pairs, intervals, series, cost, what is missing."""
 
 import json
 import math
 from dataclasses import replace
 
 import pytest
-from report_runs import BANK, MACHINE, RANDOM, SCRATCH, SELFFER, by_arm, experiment, finish, row, rows, write_run
+from report_runs import (
+    BANK,
+    MACHINE,
+    PLACE,
+    RANDOM,
+    SCRATCH,
+    SELFFER,
+    by_arm,
+    experiment,
+    finish,
+    row,
+    rows,
+    three_seeds,
+    write_run,
+)
 
 from masterkey.benchmarks.config import BenchmarkError
 from masterkey.benchmarks.report.blocks import main_figures
@@ -14,20 +28,10 @@ from masterkey.benchmarks.report.student import summarize, t_quantile
 from masterkey.benchmarks.report.words import judge
 from masterkey.benchmarks.store import ResultStore
 
-PLACE = ("convnext_atto", "pets")
-
 
 @pytest.fixture
 def store(tmp_path):
     return ResultStore(tmp_path / "results")
-
-
-def three_seeds(store, arms=(SCRATCH, RANDOM, BANK), **accuracies):
-    """Three seeds whose levels differ by far more than the arms do, so that only pairing finds the differences."""
-    what = experiment(list(arms), seeds=[0, 1, 2])
-    given = {"scratch": [10.0, 20.0, 30.0], "random": [9.0, 20.0, 28.0], "bank": [17.0, 28.0, 39.0], **accuracies}
-    finish(what, store, by_arm(given))
-    return make_section(what, store, None)
 
 
 @pytest.mark.parametrize(
@@ -76,108 +80,6 @@ def test_differences_are_paired_by_seed(store):
     assert len(rows(section, "differences")) == 4
 
 
-def test_a_named_control_is_a_control(store):
-    other = {"name": "other", "bank": "gaussian-covariance"}
-    what = experiment([SCRATCH, RANDOM, other, BANK], controls=["other"], seeds=[0, 1, 2])
-    figures = {"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "other": [15, 20.9, 21], "bank": [20, 21, 22]}
-    finish(what, store, by_arm(figures))
-    section = make_section(what, store, None)
-    assert {r["control"] for r in rows(section, "differences")} == {"scratch", "random", "other"}
-    verdict = judge(section.results, *PLACE)
-    assert (verdict.best, verdict.outcome, set(verdict.over)) == ("bank", "open", {"scratch", "random", "other"})
-
-
-@pytest.mark.parametrize(
-    "noise",
-    [
-        {"bank": "shuffled-pixels:scale-space-8"},
-        {"bank": "random-8"},
-        {"bank": "random-local"},
-        {"bank": "checkpoint:real.pth", "steps": [["pixel_shuffled", {"seed": 0}]]},
-    ],
-)
-def test_filters_without_shape_are_a_control_whatever_their_name(store, noise):
-    what = experiment([SCRATCH, RANDOM, BANK, {"name": "mine", **noise}], seeds=[0, 1, 2])
-    figures = {"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "bank": [20, 21, 22], "mine": [30, 31.5, 32]}
-    finish(what, store, by_arm(figures))
-    verdict = judge(make_section(what, store, None).results, *PLACE)
-    assert (verdict.best, verdict.outcome, set(verdict.over)) == ("bank", "loss", {"scratch", "random", "mine"})
-
-
-@pytest.mark.parametrize(
-    ("arms", "sentence"),
-    [
-        ([SCRATCH, {**BANK, "name": "random"}], "the arm random is not what the control of that name is: filters as"),
-        ([SCRATCH, {**RANDOM, "inject": {"freeze": False}}], "the arm random is not what the control of that name is"),
-        (
-            [{**RANDOM, "name": "scratch"}, RANDOM],
-            "the arm scratch is not what the control of that name is: new weights",
-        ),
-    ],
-)
-def test_a_control_has_to_be_what_its_name_says(store, arms, sentence):
-    what = experiment([*arms, {**BANK, "name": "mine"}], seeds=[0, 1, 2])
-    finish(what, store, lambda run: {"mine": 30.0, "random": 10.0}.get(run.arm, 5.0) + run.config.seed**2)
-    assert judge(make_section(what, store, None).results, *PLACE).refusal.startswith(sentence)
-
-
-def test_a_control_that_is_left_out_lets_nothing_be_claimed(store):
-    other = {"name": "other", "bank": "gaussian-covariance"}
-    what = experiment([SCRATCH, RANDOM, other, BANK], controls=["other"], seeds=[0, 1, 2])
-    figures = {"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "other": [15, 20.9, 21], "bank": [20, 21, 22]}
-    finish(what, store, by_arm(figures))
-    part = make_section(what.only(arms=["scratch", "random", "bank"]), store, None)
-    assert judge(part.results, *PLACE).refusal == "the control other was left out"
-    assert row(part, "differences", arm="bank", control="scratch")["reading"] == "above"
-    assert part.report_command.endswith("--size small --only scratch --only random --only bank -o report")
-    whole = what.only(arms=["scratch", "random", "other", "bank"])
-    assert judge(make_section(whole, store, None).results, *PLACE).refusal is None
-
-
-def test_two_seeds_and_seeds_that_agree_to_the_picture_claim_nothing(store):
-    two = experiment([SCRATCH, RANDOM, BANK])
-    finish(two, store, by_arm({"scratch": [10, 11], "random": [9, 10], "bank": [20, 21.1]}))
-    assert judge(make_section(two, store, None).results, *PLACE).refusal == "there are 2 seeds, and a claim takes 3"
-    store = ResultStore(store.root / "alike")
-    alike = experiment([SCRATCH, RANDOM, BANK], seeds=[0, 1, 2, 3])
-    four = {"scratch": [10, 11, 12, 13], "random": [9, 10.5, 11, 12], "bank": [20, 21, 22, 23]}
-    finish(alike, store, by_arm(four))
-    section = make_section(alike, store, None)
-    assert judge(section.results, *PLACE).outcome == "open"
-    assert row(section, "differences", arm="bank", control="scratch")["reading"] == "no interval"
-
-
-def test_a_control_that_tries_recipes_is_its_best_one(store):
-    """No arm gains by a rate that suits it alone; and all of the control's have to be there."""
-
-    def rates(arm):
-        return {**arm, "vary": {"train.lr": [1e-3, 4e-3]}}
-
-    what = experiment([rates(SCRATCH), rates(RANDOM), rates(BANK)], seeds=[0, 1, 2])
-    low, high = {"scratch": 5.0, "random": 4.0, "bank": 20.0}, {"scratch": 15.0, "random": 9.0, "bank": 12.0}
-
-    def accuracy(run):
-        arm, _, rate = run.arm.partition("/")
-        return (low if rate == "0.001" else high)[arm] + (1 + 0.1 * len(run.arm)) * run.config.seed**2
-
-    finish(what, store, lambda run: None if (run.arm, run.config.seed) == ("scratch/0.004", 2) else accuracy(run))
-    assert judge(make_section(what, store, None).results, *PLACE).refusal == "scratch/0.004 lacks 1 of its seeds"
-    finish(what, store, accuracy)
-    section = make_section(what, store, None)
-    assert row(section, "differences", arm="bank/0.001", control="scratch")["difference"] == pytest.approx(4.5, abs=0.1)
-    assert "bank/0.004" in judge(section.results, *PLACE).losses  # above scratch at its own rate that would be a tie
-    assert "Arms differ in their learning rates" in section.tables["arms"].note
-
-
-def test_a_series_of_two_values_has_its_control(store):
-    vary = {"inject.layers": [1, 3], "inject.scale": ["unit", "source"]}
-    what = experiment([SCRATCH, {**RANDOM, "vary": vary}, {**BANK, "vary": vary}], seeds=[0, 1, 2])
-    finish(what, store, lambda run: len(run.arm) * 2.0 + run.config.seed * (1 + 0.01 * len(run.arm)))
-    section = make_section(what, store, None)
-    assert section.results.opposite(*PLACE, "bank/3/unit", "random") == "random/3/unit"
-    assert judge(section.results, *PLACE).refusal is None
-
-
 def test_scratch_is_reached_with_the_seeds_that_both_have(store):
     what = experiment([SCRATCH, RANDOM, BANK])
     finish(what, store, by_arm({"scratch": [80.0, 20.0], "random": [1.0, 2.0], "bank": [70.0, None]}))
@@ -200,15 +102,6 @@ def test_pairs_are_the_seeds_that_both_have(store):
     assert (against["difference"], against["pairs"], against["deviation"]) == (8.0, 1, None)
 
 
-def test_an_arm_that_lacks_seeds_gains_nothing(store):
-    """However good it is: the seed may lack because of what it would have shown."""
-    better = {"name": "better", "bank": "gaussian-covariance"}
-    section = three_seeds(store, (SCRATCH, RANDOM, BANK, better), better=[30.0, 40.0])
-    verdict = judge(section.results, *PLACE)
-    assert (verdict.outcome, verdict.best, verdict.gains) == ("gain", "bank", ("bank",))
-    assert verdict.undecided == ("better",)
-
-
 def test_a_failed_run_says_how_it_failed(store):
     what = experiment([SCRATCH, RANDOM, BANK])
     finish(what, store, by_arm({"scratch": [10, 11], "random": [9, 10], "bank": [12]}))
@@ -224,84 +117,6 @@ def test_an_arm_without_any_run(store):
     assert row(section, "differences", arm="bank", control="scratch")["reading"] == "missing"
     assert row(section, "cost", arm="bank")["seconds_per_run"] is None
     assert "no arm with a bank" in judge(section.results, *PLACE).refusal
-
-
-def test_a_gain_is_claimed_over_every_control(store):
-    section = three_seeds(store)
-    verdict = judge(section.results, *PLACE)
-    assert (verdict.outcome, verdict.best, verdict.gains, verdict.accuracy) == ("gain", "bank", ("bank",), 28.0)
-    said = [plain_text(sentence) for sentence in section.sentences]
-    assert said == [
-        "pets, convnext_atto: bank reaches 28.0 %, +8.0 points against scratch [+5.5, +10.5], "
-        "+9.0 points against random [+4.7, +13.3]: a gain over scratch and random, the only controls here."
-    ]
-    noise = {"name": "noise", "bank": "random-local"}
-    section = three_seeds(ResultStore(store.root / "more"), (SCRATCH, RANDOM, BANK, noise), noise=[8.0, 19.0, 29.0])
-    assert judge(section.results, *PLACE).only_controls == ()
-    assert plain_text(section.sentences[0]).endswith("points against noise [+7.9, +10.8]: a gain over every control.")
-
-
-def test_a_control_that_is_one_for_its_noise_alone_is_one_of_arms_like_it(store):
-    """As in ablation-scale: random filters at unit norm are no control of a bank at its own scale."""
-    scaled = {"vary": {"inject.scale": ["unit", "source"]}}
-    noise = {"name": "noise", "bank": "random", "vary": {"inject.scale": ["unit"]}}
-    what = experiment([SCRATCH, RANDOM, noise, {**BANK, **scaled}], seeds=[0, 1, 2])
-    figures = {"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "noise/unit": [15, 20.9, 21]}
-    finish(what, store, by_arm({**figures, "bank/unit": [20, 21, 22], "bank/source": [18, 19, 20]}))
-    assert judge(make_section(what, store, None).results, *PLACE).best == "bank/source"
-    finish(
-        what,
-        other := ResultStore(store.root / "b"),
-        by_arm({**figures, "bank/unit": [1, 2, 3.1], "bank/source": [18, 19, 20]}),
-    )
-    verdict = judge(make_section(what, other, None).results, *PLACE)
-    assert (verdict.best, verdict.outcome, set(verdict.over)) == ("bank/source", "gain", {"scratch", "random"})
-    named = experiment(what.arms, seeds=[0, 1, 2], controls=["noise"])
-    assert (
-        "no arm of the control noise is like bank/source"
-        in judge(make_section(named, other, None).results, *PLACE).refusal
-    )
-
-
-def test_every_gain_needs_its_own_controls(store):
-    """The control of AnB/1 lacks a seed, perhaps because of what it would have shown."""
-    layers = {"vary": {"inject.layers": [1, 2]}}
-    what = experiment(
-        [SCRATCH, {**RANDOM, **layers}, {"name": "AnB", "bank": "scale-space-8", **layers}], seeds=[0, 1, 2]
-    )
-    figures = {"scratch": [10, 11, 12.1], "random/1": [9, 10.2], "random/2": [9, 10, 11.1]}
-    finish(what, store, by_arm({**figures, "AnB/1": [20, 21, 22], "AnB/2": [30, 31, 32.2]}))
-    verdict = judge(make_section(what, store, None).results, *PLACE)
-    assert (verdict.best, verdict.outcome, verdict.gains, verdict.undecided) == (
-        "AnB/2",
-        "gain",
-        ("AnB/2",),
-        ("AnB/1",),
-    )
-
-
-@pytest.mark.parametrize(
-    ("arms", "reason"),
-    [
-        ([{**SCRATCH, "initial": "pretrained"}, RANDOM, BANK], "the arm scratch is not what the control of that name"),
-        ([{**SCRATCH, "train": {"epochs": 1}}, RANDOM, BANK], "scratch is not trained as bank is"),
-        ([SCRATCH, RANDOM, {**BANK, "train": {"weight_decay": 0.0}}], "scratch is not trained as bank is"),
-    ],
-)
-def test_no_claim_over_a_control_that_is_something_else(store, arms, reason):
-    what = experiment(arms, seeds=[0, 1, 2])
-    finish(what, store, by_arm({"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "bank": [20, 21, 22]}))
-    assert reason in judge(make_section(what, store, None).results, *PLACE).refusal
-
-
-def test_freezing_later_is_no_other_recipe(store):
-    later = {"name": "later", "bank": "scale-space-8", "inject": {"freeze": False}, "train": {"freeze_epoch": 2}}
-    what = experiment([SCRATCH, RANDOM, later], seeds=[0, 1, 2])
-    finish(what, store, by_arm({"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "later": [20, 21, 22]}))
-    section = make_section(what, store, None)
-    assert judge(section.results, *PLACE).outcome == "gain"
-    assert row(section, "arms", arm="later")["what"] == "scale-space-8, frozen from epoch 2 on"
-    assert "One learning rate was tried" in section.tables["verdicts"].note
 
 
 def test_runs_that_round_differently_are_told(store):
@@ -336,46 +151,6 @@ def test_epochs_to_scratch_are_those_of_the_seeds_that_both_have(store):
     what = experiment([SCRATCH, RANDOM, BANK])
     finish(what, store, by_arm({"scratch": [20.0, None], "random": [1.0, 2.0], "bank": [18.0, 50.0]}))
     assert row(make_section(what, store, None), "cost", arm="bank")["epochs_to_scratch"] is None
-
-
-@pytest.mark.parametrize(
-    ("bank", "outcome"), [([10.0, 21.0, 31.0], "open"), ([5.0, 15.0, 25.0], "loss"), ([17.0, 28.0, 39.0], "gain")]
-)
-def test_outcomes(store, bank, outcome):
-    assert judge(three_seeds(store, bank=bank).results, *PLACE).outcome == outcome
-
-
-@pytest.mark.parametrize(
-    ("arms", "accuracies", "reason"),
-    [
-        ((SCRATCH, BANK), {}, "the control random is no arm"),
-        ((RANDOM, BANK), {}, "the control scratch is no arm"),
-        ((SCRATCH, RANDOM, BANK), {"random": [9.0]}, "random lacks 2 of its seeds"),
-        ((SCRATCH, RANDOM, BANK), {"bank": [17.0, 28.0]}, "bank lacks 1 of its seeds"),
-        ((SCRATCH, RANDOM, BANK), {"random": []}, "random lacks 3 of its seeds"),
-    ],
-)
-def test_no_claim_without_the_controls(store, arms, accuracies, reason):
-    section = three_seeds(store, arms, **accuracies)
-    verdict = judge(section.results, *PLACE)
-    assert verdict.outcome == "no claim" and reason in verdict.refusal and verdict.gains == ()
-    assert "a gain" not in " ".join(map(plain_text, section.sentences))
-
-
-def test_no_claim_of_one_seed(store):
-    what = experiment([SCRATCH, RANDOM, BANK], seeds=[0])
-    finish(what, store, by_arm({"scratch": [10.0], "random": [9.0], "bank": [90.0]}))
-    section = make_section(what, store, None)
-    assert "one seed" in judge(section.results, *PLACE).refusal
-    assert row(section, "differences", arm="bank", control="scratch")["reading"] == "no interval"
-
-
-def test_no_claim_where_arms_tried_different_numbers_of_rates(store):
-    results = three_seeds(store).results
-    key = (*PLACE, "bank")
-    uneven = replace(results, cells={**results.cells, key: replace(results.cells[key], lrs_tried=2)})
-    assert judge(results, *PLACE).refusal is None
-    assert "same number of learning rates" in judge(uneven, *PLACE).refusal
 
 
 def test_the_chosen_rate_is_the_arms_own(store):

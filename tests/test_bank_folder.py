@@ -1,0 +1,37 @@
+"""Where a bank is written, and what it never replaces."""
+
+import pytest
+import torch
+from safetensors.torch import save
+from samples import make_bank
+
+from masterkey.bank import Bank
+from masterkey.errors import SaveError
+
+
+@pytest.fixture
+def bank() -> Bank:
+    return make_bank(licence="MIT", base_model="me/net", datasets=("pets",))
+
+
+@pytest.mark.parametrize("names", [("model.safetensors",), ("README.md",), ("LICENSE", "config.json")])
+def test_files_that_are_no_banks_are_not_replaced(bank, tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_bytes(save({"w": torch.ones(3)}) if "model" in name else b"mine")
+    (tmp_path / "notes.txt").write_text("may stay")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(SaveError, match=rf"its {' and '.join(names)} would be replaced.*nothing was changed"):
+        bank.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_bank_is_replaced_even_if_it_is_damaged(bank, tmp_path):
+    bank.save_pretrained(tmp_path)
+    other = bank.select(layers=1)
+    other.save_pretrained(tmp_path)
+    assert Bank.from_pretrained(tmp_path).sha256 == other.sha256
+    (tmp_path / "model.safetensors").write_bytes(b"half")
+    bank.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    bank.save_pretrained(tmp_path)
+    assert Bank.from_pretrained(tmp_path).sha256 == bank.sha256
