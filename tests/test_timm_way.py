@@ -76,11 +76,12 @@ def test_plain_timm_does_not_keep_it_frozen_and_injecting_again_does(written):
     train(plain)
     assert not equal(depthwise_weights(plain), with_bank(name))
     frozen = masterkey.create_model(name, "scale-space-8", num_classes=5, checkpoint_path=str(file))
-    assert equal(depthwise_weights(frozen), with_bank(name))
-    rest = {key: value for key, value in load_file(file).items() if key.removesuffix(".weight") not in with_bank(name)}
+    filled = with_bank(name)
+    assert equal(depthwise_weights(frozen), filled)
+    rest = {key: value for key, value in load_file(file).items() if key.removesuffix(".weight") not in filled}
     assert all(torch.equal(frozen.state_dict()[key], value) for key, value in rest.items())
     train(frozen)
-    assert equal(depthwise_weights(frozen), with_bank(name))
+    assert equal(depthwise_weights(frozen), filled)
     assert masterkey.verify(frozen) == []
 
 
