@@ -6,7 +6,7 @@ install:
 	$(PYTHON) -m pip install -e '.[dev]'
 
 test:
-	pytest -n 2
+	pytest -n 2 --dist worksteal
 
 lint:
 	ruff check . && ruff format --check . && mypy masterkey cli banks benchmarks
