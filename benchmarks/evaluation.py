@@ -1,4 +1,6 @@
-"""Loss and accuracy of a network on pictures it does not learn from."""
+"""Loss, accuracy and mistakes of a network on pictures it does not learn from."""
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +13,20 @@ from .distributed import Group
 from .feed import Feed
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss, top-1 accuracy in percent, and (picture, the class it was taken for) of every mistake, by picture."""
+
+    loss: float
+    top1: float
+    mistakes: tuple[tuple[int, int], ...]
+
+
 @torch.inference_mode()
 def evaluate(
     network: nn.Module, images: Feed, labels: Tensor, pixels: int, config: TrainConfig, group: Group
-) -> tuple[float, float]:
-    """Return the mean loss and the top-1 accuracy in percent; the network is left in evaluation mode.
+) -> Evaluation:
+    """Judge a network, which is left in evaluation mode.
 
     Args:
         network: gives (B, classes); every process evaluates its part with the first process' buffers.
@@ -28,16 +39,20 @@ def evaluate(
     network.eval()
     group.synchronize_buffers(network)
     start, stop = (len(labels) * rank // group.size for rank in (group.rank, group.rank + 1))
-    sums = torch.zeros(2, dtype=torch.float64, device=group.device)
+    loss = torch.zeros((), dtype=torch.float64, device=group.device)
+    answers = torch.zeros_like(labels)  # of the other processes' pictures 0, until all are added
     for first in range(start, stop, config.batch_size):
         last = min(first + config.batch_size, stop)
         with products(config.amp, group.device), autocast(config, group.device):
             pictures = center_crop(images.part(first, last), pixels)
             logits = network(pictures.contiguous(memory_format=memory_format(config)))
-        sums[0] += F.cross_entropy(logits.float(), labels[first:last], reduction="sum")
-        sums[1] += (logits.argmax(1) == labels[first:last]).sum()
-    loss, correct = group.sum(sums).tolist()
-    return loss / len(labels), 100 * correct / len(labels)
+        loss += F.cross_entropy(logits.float(), labels[first:last], reduction="sum")
+        answers[first:last] = logits.argmax(1)
+    answers = group.sum(answers)
+    wrong = (answers != labels).nonzero()[:, 0]
+    mistakes = tuple(zip(wrong.tolist(), answers[wrong].tolist(), strict=True))
+    count = len(labels)
+    return Evaluation(float(group.sum(loss)) / count, 100 * (count - len(mistakes)) / count, mistakes)
 
 
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:

@@ -120,6 +120,7 @@ def compute_run(
         "injection": arm.injection,
         "curve": [epoch.to_dict() for epoch in outcome.curve],
         "top1": outcome.top1,
+        "mistakes": [list(mistake) for mistake in outcome.mistakes],
     }
     if data.skipped:
         metrics["skipped_pictures"] = list(data.skipped)

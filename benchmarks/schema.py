@@ -20,7 +20,7 @@ _METRICS = {
     "curve": (list,),
     "top1": _NUMBER,
 }
-_OPTIONAL = {"skipped_pictures": (list,)}
+_OPTIONAL = {"skipped_pictures": (list,), "mistakes": (list,)}  # results of before it was recorded lack the latter
 _EPOCH = {
     "epoch": (int,),
     "train_loss": _NUMBER,
@@ -56,8 +56,9 @@ def problem_of_result(result: Mapping[str, Any], run_id: str) -> str | None:
     epochs = config.train.epochs
     return (
         _misfit(metrics, _METRICS, "metrics")
-        or _misfit(metrics, _OPTIONAL if "skipped_pictures" in metrics else {}, "metrics")
+        or _misfit(metrics, {key: _OPTIONAL[key] for key in metrics.keys() & _OPTIONAL.keys()}, "metrics")
         or _problem_of_curve(metrics, epochs)
+        or _problem_of_mistakes(metrics)
         or _problem_of_injection(metrics["injection"])
         or _misfit(machine, _MACHINE, "machine")
         or _misfit(dict(enumerate(machine["epoch_seconds"])), dict.fromkeys(range(epochs), _NUMBER), "epoch_seconds")
@@ -96,6 +97,24 @@ def _problem_of_curve(metrics: Mapping[str, Any], epochs: int) -> str | None:
             return problem
     if curve and curve[-1]["top1"] != metrics["top1"]:
         return f"has a top1 of {metrics['top1']}, its curve ends in {curve[-1]['top1']}"
+    return None
+
+
+def _problem_of_mistakes(metrics: Mapping[str, Any]) -> str | None:
+    """Mistakes must be (row, class) by row, of pictures and classes that there are, and as many as ``top1`` says."""
+    mistakes, pictures = metrics.get("mistakes"), metrics["evaluated_pictures"]
+    if mistakes is None:
+        return None
+    limits = (pictures, metrics["classes"])
+    for mistake in mistakes:
+        fits = isinstance(mistake, list) and [type(number) for number in mistake] == [int, int]
+        if not fits or not all(0 <= number < limit for number, limit in zip(mistake, limits, strict=True)):
+            return f"has a mistake {mistake!r:.40}, which is no (picture, class) of this run"
+    rows = [row for row, _ in mistakes]
+    if rows != sorted(set(rows)):
+        return "has mistakes that are not in the order of their pictures, each once"
+    if not math.isclose(100 * (pictures - len(rows)), pictures * metrics["top1"]):
+        return f"has {len(rows)} mistakes in {pictures} pictures, which is not a top1 of {metrics['top1']}"
     return None
 
 

@@ -21,7 +21,7 @@ from .checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from .config import CHECKPOINT_EVERY, BenchmarkError, TrainConfig
 from .distributed import Group, process_group
 from .draws import epoch_order, step_seed
-from .evaluation import autocast, evaluate, memory_format
+from .evaluation import Evaluation, autocast, evaluate, memory_format
 from .feed import Feed, fit, to_device
 from .memory import is_out_of_memory, keep_freed_memory, peak_memory
 from .optimization import learning_rate, new_optimizer
@@ -52,8 +52,9 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gave. Curve, ``top1`` (the last epoch's, in percent) and ``steps`` depend on the run alone.
+    """What a run gave. Curve, ``top1`` (the last epoch's, in percent), ``mistakes`` and ``steps`` depend on it alone.
 
+    ``mistakes`` are the last epoch's: (row of the evaluated part, the class it was taken for), by row.
     ``epoch_seconds`` are of training, without evaluation; ``peak_memory`` is in bytes: what torch allocated on a GPU,
     the whole process' resident memory on a CPU. ``earlier_seconds`` went by in earlier starts, up to the checkpoint
     from which this one went on: what was done after it and lost is in no figure.
@@ -61,6 +62,7 @@ class Outcome:
 
     curve: tuple[Epoch, ...]
     top1: float
+    mistakes: tuple[tuple[int, int], ...]
     steps: int
     epoch_seconds: tuple[float, ...]
     peak_memory: int
@@ -150,6 +152,7 @@ class _Run:
         self.epoch = self.step = 0
         self.losses = torch.zeros(self.steps_per_epoch, device=group.device)
         self.curve: list[Epoch] = []
+        self.judged: Evaluation | None = None
         self.seconds = [0.0]
         self.began, self.earlier_seconds, self.earlier_peak = began, 0.0, 0
 
@@ -184,8 +187,9 @@ class _Run:
         steps = self.config.epochs * self.steps_per_epoch
         top1 = self.curve[-1].top1
         assert top1 is not None  # the last epoch is evaluated
+        judged = self.judged or self._judge()  # a checkpoint after the last epoch does not hold what was wrong
         seconds, peak = tuple(self.seconds[:-1]), self._peak_memory()
-        return Outcome(tuple(self.curve), top1, steps, seconds, peak, self.earlier_seconds)
+        return Outcome(tuple(self.curve), top1, judged.mistakes, steps, seconds, peak, self.earlier_seconds)
 
     def _train_epoch(self) -> None:
         """Train from the present step to the end of the epoch."""
@@ -235,11 +239,15 @@ class _Run:
         loss = top1 = None
         done = self.epoch + 1
         if done % self.config.val_interval == 0 or done == self.config.epochs:
-            network = self.model if self.ema is None else self.ema.module
-            loss, top1 = evaluate(network, self.held_out, self.held_out_labels, self.pixels, self.config, self.group)
+            self.judged = self._judge()
+            loss, top1 = self.judged.loss, self.judged.top1
         self.curve.append(Epoch(self.epoch, train_loss, loss, top1, lr))
         self.epoch, self.step = self.epoch + 1, 0
         self.seconds.append(0.0)
+
+    def _judge(self) -> Evaluation:
+        network = self.model if self.ema is None else self.ema.module
+        return evaluate(network, self.held_out, self.held_out_labels, self.pixels, self.config, self.group)
 
     def _freeze(self) -> None:
         """Freeze the bank; the optimizer goes on with what it knows of the other parameters."""

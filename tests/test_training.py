@@ -15,6 +15,7 @@ from tints import (
     RICH,
     curve_bytes,
     measure,
+    mislabelled,
     model_without_drop_path,
     network,
     network_with_bank,
@@ -85,9 +86,10 @@ def test_peak_memory_is_that_of_the_run_and_not_of_what_came_before():
 
 def test_the_figure_is_the_last_epochs_and_the_networks():
     model = network()
-    outcome = train(model, tints(), replace(PLAIN, epochs=3), seed=0)
-    loss, top1 = measure(model)
+    outcome = train(model, mislabelled(), replace(PLAIN, epochs=3), seed=0)
+    loss, top1, mistakes = measure(model, mislabelled())
     assert outcome.top1 == pytest.approx(top1)
+    assert outcome.mistakes == mistakes and mistakes
     assert outcome.curve[-1].loss == pytest.approx(loss, abs=1e-4)
 
 
@@ -258,7 +260,7 @@ def test_the_average_is_what_is_evaluated_and_what_stays():
     model = network_with_bank()
     averaged = train(model, tints(), replace(PLAIN, model_ema=True, model_ema_decay=0.95), seed=0)
     assert averaged.curve[-1].loss != last.curve[-1].loss
-    loss, top1 = measure(model)
+    loss, top1, _ = measure(model)
     assert averaged.curve[-1].loss == pytest.approx(loss, abs=1e-4) and averaged.top1 == pytest.approx(top1)
     assert masterkey.verify(model) == []
 
@@ -432,12 +434,12 @@ def test_a_run_goes_on_from_its_checkpoint_and_does_not_begin_anew(broken_off):
 
 def test_a_complete_run_is_read_back_from_its_checkpoint(tmp_path):
     path = tmp_path / "run.pt"
-    first = train(network(), tints(), PLAIN, seed=0, checkpoint=path, checkpoint_every=0.0)
+    first = train(network(), mislabelled(), PLAIN, seed=0, checkpoint=path, checkpoint_every=0.0)
     assert path.exists()  # its owner deletes it, once the outcome is safe
     model = network(seed=1)
-    again = train(model, tints(), PLAIN, seed=0, checkpoint=path, on_epoch=stop)
+    again = train(model, mislabelled(), PLAIN, seed=0, checkpoint=path, on_epoch=stop)
     assert curve_bytes(again) == curve_bytes(first)
-    assert measure(model)[1] == pytest.approx(first.top1)
+    assert again.mistakes == first.mistakes == measure(model, mislabelled())[2]
 
 
 def test_checkpoints_are_written_no_more_often_than_asked(tmp_path):

@@ -1,6 +1,7 @@
 """Pictures of three tints, and a network small enough to learn them in a test."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,13 @@ def tints():
     return Data("tints", ("red", "green", "blue"), pictures(70, 0), pictures(30, 1), pixels=32, sha256="f" * 64)
 
 
+def mislabelled():
+    """``tints`` with every fifth picture that is evaluated under another label: what learns them makes mistakes."""
+    data = tints()
+    images, labels = data.evaluate.images, data.evaluate.labels
+    return replace(data, evaluate=Part(images, (labels + (np.arange(len(labels)) % 5 == 0)) % 3))
+
+
 def network(seed=0, **kwargs):
     torch.manual_seed(seed)
     options = {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24), "num_classes": 3, "drop_path_rate": 0.1}
@@ -70,16 +78,18 @@ def model_without_drop_path():
     return model
 
 
-def measure(model):
-    """Loss and accuracy in percent on what ``tints`` evaluates, with none of the harness' code."""
-    part = tints().evaluate
+def measure(model, data=None):
+    """Loss, accuracy in percent and mistakes on what ``tints`` evaluates, with none of the harness' code."""
+    part = (data or tints()).evaluate
     images = torch.from_numpy(part.images).permute(0, 3, 1, 2).double() / 255
     mean, std = (torch.tensor(figures)[:, None, None] for figures in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
         logits = model.eval()(((images - mean) / std).float())
     labels = torch.from_numpy(part.labels)
     loss = float(nn.functional.cross_entropy(logits, labels))
-    return loss, 100 * float((logits.argmax(1) == labels).double().mean())
+    answers = logits.argmax(1)
+    mistakes = tuple((row, int(answers[row])) for row in range(len(labels)) if answers[row] != labels[row])
+    return loss, 100 * float((answers == labels).double().mean()), mistakes
 
 
 def curve_bytes(outcome):
