@@ -3,7 +3,7 @@
     python -m masterkey.benchmarks.near_copies flowers17 pets
 
 A near copy correlates with it above 0.98, both reduced to 32 x 32 pixels and each colour to mean 0. Such pictures can
-be got right by memory, in any arm; they raise accuracies rather than their differences.
+be got right by memory, in any arm; ``without_copies`` tells what they do to differences.
 """
 
 import argparse

@@ -53,7 +53,8 @@ def analyze(
     diversity, random, or not assessable. With -o it also writes principal components, drift between banks, models,
     families, tasks, data sets and depths, families of filters, the keys that explain them, and an atlas; families and
     keys are sought among 10,000 filters of a kernel at most, drawn at random. collection.csv in a folder of banks says
-    which is what. Banks that have no kernel in common are not compared unless --resize is given.
+    which is what. With masterkey[onnx], .onnx files are read as well. Banks that have no kernel in common are not
+    compared unless --resize is given.
 
     Examples:
 

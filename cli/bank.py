@@ -163,8 +163,9 @@ def extract(
 ) -> None:
     """Make a bank of a checkpoint or a timm name.
 
-    Checkpoints: .safetensors, .pth, .pt, .pkl, .bin, .ckpt, .tar, and .txt for key filters. Nothing a pickle
-    brings along is run. Of a remote checkpoint only the filters are fetched, where that can be done.
+    Checkpoints: .safetensors, .pth, .pt, .pkl, .bin, .ckpt, .tar, .txt for key filters, and .onnx (which needs
+    masterkey[onnx]). Nothing a pickle brings along is run. Of a remote checkpoint only the filters are fetched, where
+    that can be done.
 
     Examples:
 

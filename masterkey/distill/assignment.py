@@ -54,7 +54,7 @@ class Assignment:
         return self.a[:, None, None] * planes + self.b[:, None, None]
 
     def to_csv(self) -> bytes:
-        """The table as UTF-8 CSV; numbers in the fewest digits that read back the same float32."""
+        """The table as UTF-8 CSV; numbers with nine digits, which read back as the same float32."""
         columns = (self.layer, self.index, self.key, self.a, self.b, self.error, self.verdict)
         parts = zip(*(column.split(CHUNK) for column in columns), strict=True)
         return b"".join((",".join(COLUMNS).encode() + b"\n", *(self._lines(part) for part in parts)))
