@@ -51,8 +51,10 @@ def distill(
 
     masterkey distill ./mcunet ./proxyless -o ./keys --keys 16 --method kmeans --sample 10000 --curve curve.png
     """
-    if curve is not None and curve.suffix == ".csv":
-        raise typer.BadParameter(f"{curve} is to be a picture; its figures go beside it as .csv", param_hint="--curve")
+    if curve is not None and curve.suffix.lower() != ".png":
+        raise typer.BadParameter(
+            f"{curve} is to be a picture, and end in .png; its figures go beside it as .csv", param_hint="--curve"
+        )
     source = _load(banks, kernel)
     from masterkey.distill import by_kernel
     from masterkey.distill.curve import EVERY, FEW

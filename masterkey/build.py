@@ -9,14 +9,13 @@ from typing import Any
 import torch
 
 from .analysis.quality import require_quality
-from .atomic import write_all_atomically
 from .bank import Bank
 from .catalog import Recipe, recipes
 from .create import build_timm
 from .depthwise import require_layers
 from .errors import RecipeError
 from .extract import from_checkpoint
-from .folder import bank_files
+from .folder import bank_files, write_folder
 from .format import WEIGHTS_NAME, read
 from .index import IndexEntry, index, write_index
 from .licence import licence_parts
@@ -91,7 +90,7 @@ def build_folder(
     bank = build_bank(recipe, source=source, pinned=pinned, **download_options)
     if not allow_degenerate:
         require_quality(bank)
-    write_all_atomically({folder / name: data for name, data in bank_files(bank, recipe=recipe).items()})
+    write_folder(folder, bank_files(bank, recipe=recipe))
     return bank
 
 

@@ -1,6 +1,7 @@
 """The built-in banks, read from their recipes; imports neither torch nor timm."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -141,6 +142,8 @@ def _problem(raw: Mapping[str, Any]) -> str | None:
             return f"unknown field {key!r:.60}; known: {', '.join(known)}"
         if type(value) is not _TYPES.get(key, str):
             return f"{key} = {value!r:.60} is not of type {_TYPES.get(key, str).__name__}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", raw["name"]):  # it names a folder
+        return f"name = {raw['name']!r:.60} is not of letters, digits, '.', '_' and '-' alone"
     if raw["rule"] not in RULES:
         return f"rule {raw['rule']!r:.60} is none of {', '.join(RULES)}"
     if raw["rule"] == "extracted" and not (raw.get("source") or raw.get("source_text")):

@@ -59,23 +59,25 @@ def write_folder(directory: str | Path, files: Mapping[str, bytes]) -> Path:
 
 def _refuse_foreign(folder: Path) -> None:
     """See that what would be replaced is a bank: not a network's checkpoint, nor a project's own README or LICENSE."""
-    names = (WEIGHTS_NAME, CARD_NAME, LICENCE_NAME, CONFIG_NAME)
+    names = (WEIGHTS_NAME, CARD_NAME, LICENCE_NAME, CONFIG_NAME, ATLAS_NAME, ASSIGNMENT_NAME)
     there = [name for name in names if is_there(str(folder / name)) and (folder / name).is_file()]
-    if not there or _holds_bank(folder):
-        return
-    raise SaveError(
-        f"cannot write a bank into {str(folder)!r:.300}: its {' and '.join(there)} would be replaced, and "
-        "belong to no bank; give a folder of its own; nothing was changed"
-    )
+    card = folder / CARD_NAME
+    has_card = CARD_NAME in there and CARD_SIGN in card.read_bytes()
+    # a bank may be its weights alone, in a folder whose other files are a project's: these go by the card
+    foreign = [name for name in there if not (_is_bank(folder / name, has_card) if name == WEIGHTS_NAME else has_card)]
+    if foreign:
+        raise SaveError(
+            f"cannot write a bank into {str(folder)!r:.300}: its {' and '.join(foreign)} would be replaced, and "
+            f"{'belongs' if len(foreign) == 1 else 'belong'} to no bank; give a folder of its own; nothing was changed"
+        )
 
 
-def _holds_bank(folder: Path) -> bool:
-    """Whether a folder is a bank's, by its weights or, where these are missing or damaged, by its card."""
+def _is_bank(weights: Path, has_card: bool) -> bool:
+    """Whether weights are a bank's; damaged ones are if a bank's card stands beside them."""
     try:
-        return METADATA_KEY in read_header(folder / WEIGHTS_NAME).metadata
+        return METADATA_KEY in read_header(weights).metadata
     except BankFormatError:
-        card = folder / CARD_NAME
-        return card.is_file() and CARD_SIGN in card.read_bytes()
+        return has_card
 
 
 def _weights_in(folder: Path) -> bytes | None:

@@ -180,8 +180,9 @@ class _FrozenConvolution(Frozen, nn.Conv2d):
         if self.groups != self.in_channels or self.padding_mode != "zeros":
             output: Tensor = super()._conv_forward(input, weight, bias)
             return output
-        if bias is not None and bias.dtype == input.dtype != weight.dtype:
-            # mixed precision of FSDP2 casts parameters, and a frozen filter is none
+        # mixed precision of FSDP2 casts parameters, and a frozen filter is none; without a bias a narrower input tells
+        narrower = input.is_floating_point() and input.dtype.itemsize < weight.dtype.itemsize
+        if input.dtype != weight.dtype and (narrower if bias is None else bias.dtype == input.dtype):
             weight = weight.to(input.dtype)
         return frozen_conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
@@ -243,14 +244,14 @@ def freeze_module(module: nn.Module) -> None:
     weight = _weight_of(module)
     if is_frozen(module):
         return
+    cls = type(module) if isinstance(module, Frozen) else _frozen_class(type(module))  # first: a class may not allow it
     del module.weight
     # a copy: an optimizer made earlier still holds the parameter and may write to its memory
     # under inference_mode the copy would be a tensor that no later training may save for its backward pass
     with torch.inference_mode(False):
         copied = weight.detach().clone()
     module.register_buffer("weight", copied)
-    if not isinstance(module, Frozen):
-        module.__class__ = _frozen_class(type(module))
+    module.__class__ = cls
 
 
 def thaw_module(module: nn.Module) -> None:

@@ -80,18 +80,23 @@ def inject(
     found = require_layers(model, bank.kind)
     targets = _targets(model, found)
     plan = make_plan(targets, bank, policy=policy, layers=layers, kernel=kernel, scale=scale, seed=seed)
+    planned = list(zip(found.layers, plan.assignments, plan.selected, strict=True))
+    filters = {
+        layer.name: _fitting(layer, given.filters)
+        for layer, given, selected in planned
+        if selected and given is not None
+    }
     trainable_before = _count_trainable(model)
     rows = []
-    for layer, assignment, selected in zip(found.layers, plan.assignments, plan.selected, strict=True):
+    for layer, assignment, _ in planned:
         row = ReportRow(layer.name, layer.kernel, len(layer.weight))
-        if selected and assignment is not None:
-            _apply(layer, assignment.filters, freeze)
+        if layer.name in filters and assignment is not None:
+            _apply(layer, filters[layer.name], freeze)
             row = row.filled(assignment)
         else:
             row = row.left_alone(f"not among layers={layers!r}")
         rows.append(row)
-    if filled := [*model.__dict__.get(_FILLED, ()), *(row.layer for row in rows if row.replaced)]:
-        setattr(model, _FILLED, tuple(dict.fromkeys(filled)))
+    _note_filled(model, [row.layer for row in rows if row.replaced])
     return Report(
         bank=bank.name,
         kind=bank.kind,
@@ -148,7 +153,9 @@ def verify(model: nn.Module) -> list[str]:
         if _weight(module).is_meta
         or not torch.equal(_weight(module).detach().cpu(), record.injected.to(_weight(module).dtype).cpu())
     ]
-    return changed + [name for name in filled if name not in held]
+    modules = dict(model.named_modules(remove_duplicate=False))  # one module may have several names
+    lost = [name for name in filled if name not in modules or _RECORD not in modules[name].__dict__]
+    return list(dict.fromkeys([*changed, *lost]))
 
 
 def freeze(model: nn.Module) -> None:
@@ -194,6 +201,30 @@ def _require_undistributed(model: nn.Module) -> None:
             f"this network is distributed already ({inside}), with the parameters it began with; inject, freeze, thaw "
             "or eject the plain network first, and distribute it then"
         )
+
+
+def _note_filled(model: nn.Module, layers: list[str]) -> None:
+    """Remember on the network which of its layers banks went into, so that lost ones can be named."""
+    inner = model._modules.get("_orig_mod")
+    if inner is not None:  # torch.compile's: it hands attributes on to the network inside, where names lack its own
+        _note_filled(inner, [name.removeprefix("_orig_mod.") for name in layers])
+    elif filled := [*model.__dict__.get(_FILLED, ()), *layers]:
+        setattr(model, _FILLED, tuple(dict.fromkeys(filled)))
+
+
+def _fitting(layer: FoundLayer, filters: Tensor) -> Tensor:
+    """Return the filters, if the layer's numbers can hold them.
+
+    Raises:
+        PlanError: they are too large for its type.
+    """
+    dtype = layer.weight.dtype
+    if not bool(filters.to(dtype).isfinite().all()):
+        raise PlanError(
+            f"{layer.name} holds {str(dtype).removeprefix('torch.')}, in which some of its filters are not finite; "
+            "scale the bank (scale='unit' or 'target'), or widen the network; nothing was changed"
+        )
+    return filters
 
 
 def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> None:
@@ -252,6 +283,10 @@ def _replaceable_weight(name: str, module: nn.Module) -> Tensor:
     weight = _own_weight(name, module)
     if weight.is_meta:
         raise PlanError(f"{name} is on the meta device, where filters have no values; materialise it first")
+    if not weight.is_floating_point():
+        raise PlanError(f"{name} has weights of {str(weight.dtype).removeprefix('torch.')}; filters are real numbers")
+    if any(step == 0 and size > 1 for step, size in zip(weight.stride(), weight.shape, strict=True)):
+        raise PlanError(f"{name} has an expanded weight, whose filters share their memory; clone it first")
     if weight.is_inference():
         raise PlanError(f"{name} was made in inference mode, so nothing can be written there; build it outside")
     return weight

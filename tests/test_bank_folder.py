@@ -14,7 +14,7 @@ def bank() -> Bank:
     return make_bank(licence="MIT", base_model="me/net", datasets=("pets",))
 
 
-@pytest.mark.parametrize("names", [("model.safetensors",), ("README.md",), ("LICENSE", "config.json")])
+@pytest.mark.parametrize("names", [("model.safetensors",), ("README.md",), ("LICENSE", "config.json"), ("atlas.png",)])
 def test_files_that_are_no_banks_are_not_replaced(bank, tmp_path, names):
     for name in names:
         (tmp_path / name).write_bytes(save({"w": torch.ones(3)}) if "model" in name else b"mine")
@@ -23,6 +23,20 @@ def test_files_that_are_no_banks_are_not_replaced(bank, tmp_path, names):
     with pytest.raises(SaveError, match=rf"its {' and '.join(names)} would be replaced.*nothing was changed"):
         bank.save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_projects_files_beside_the_weights_of_a_bank_are_not_replaced(bank, tmp_path):
+    bank.save_pretrained(tmp_path / "bank")
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes((tmp_path / "bank" / "model.safetensors").read_bytes())
+    bank.select(layers=1).save_pretrained(folder)  # a bank may be its weights alone
+    for name in ("README.md", "LICENSE", "assignment.csv"):
+        (folder / name).write_text("mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(SaveError, match=r"README.md and LICENSE and .*assignment.csv would be replaced"):
+        bank.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_bank_is_replaced_even_if_it_is_damaged(bank, tmp_path):

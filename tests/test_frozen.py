@@ -309,16 +309,29 @@ def test_a_frozen_filter_has_no_tangent():
         jvp(lambda given: functional_call(frozen, {"weight": given}, (images,)), (weight,), (weight,))
 
 
-def test_filters_follow_parameters_that_were_cast_without_them():
+class NotToBeSubclassed(nn.Conv2d):
+    def __init_subclass__(cls, reason: str) -> None: ...
+
+
+def test_a_layer_whose_class_cannot_be_frozen_stays_as_it_was():
+    layer = NotToBeSubclassed(4, 4, 3, groups=4)
+    with pytest.raises(TypeError, match="reason"):
+        freeze_module(layer)
+    assert type(layer) is NotToBeSubclassed and list(layer._parameters) == ["weight", "bias"] and not layer._buffers
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_filters_follow_parameters_that_were_cast_without_them(biased):
     """As FSDP2 casts parameters in mixed precision, and buffers not."""
-    layer = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+    layer = nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=biased)
     freeze_module(layer)
     images = torch.randn(1, 4, 8, 8).bfloat16().requires_grad_()
-    layer.bias.data = layer.bias.data.bfloat16()
+    if layer.bias is not None:
+        layer.bias.data = layer.bias.data.bfloat16()
     output = layer(images)
     assert output.dtype == torch.bfloat16 and layer.weight.dtype == torch.float32
     assert torch.equal(output, F.conv2d(images, layer.weight.bfloat16(), layer.bias, padding=1, groups=4))
     output.sum().backward()
-    assert images.grad.dtype == torch.bfloat16 and layer.bias.grad is not None
+    assert images.grad.dtype == torch.bfloat16 and (layer.bias is None or layer.bias.grad is not None)
     with pytest.raises(RuntimeError):  # a picture of the wrong type stays an error
         nn.Conv2d.forward(layer, torch.randn(1, 4, 8, 8).double())

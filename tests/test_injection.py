@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations
 import masterkey
 from masterkey import Bank, create_model, eject, freeze, inject, thaw, verify
 from masterkey.errors import NoTargetLayersError, PlanError
+from masterkey.extract import from_state_dict
 from masterkey.frozen import is_frozen
 
 
@@ -126,6 +127,32 @@ class TestNothingChangesUnlessEverythingFits:
             assert_same(snapshot(model), before)
         finally:
             torch.distributed.destroy_process_group()
+
+    @pytest.mark.parametrize(
+        ("weight", "says"),
+        [
+            (torch.zeros(8, 1, 3, 3, dtype=torch.int8), "1 has weights of int8"),
+            (torch.zeros(8, 1, 3, 3, dtype=torch.complex64), "1 has weights of complex64"),
+            (torch.zeros(1, 1, 3, 3).expand(8, 1, 3, 3), "1 has an expanded weight"),
+        ],
+    )
+    def test_weights_that_hold_no_filters_are_refused_and_nothing_is_changed(self, weight, says):
+        model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 3, groups=8))
+        model[1].weight = nn.Parameter(weight, requires_grad=False)
+        before = snapshot(model)
+        with pytest.raises(PlanError, match=says):
+            inject(model, "scale-space-8")
+        assert_same(snapshot(model), before)
+
+    def test_filters_too_large_for_a_layer_are_refused_and_nothing_is_changed(self):
+        model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 3, groups=8).half())
+        before = snapshot(model)
+        bank = from_state_dict({"a.weight": torch.full((4, 1, 3, 3), 1e6)}, name="large")
+        with pytest.raises(PlanError, match="1 holds float16, in which some of its filters are not finite"):
+            inject(model, bank)
+        assert_same(snapshot(model), before)
+        inject(model, bank, scale="unit")
+        assert masterkey.verify(model) == []
 
     def test_the_meta_device_is_refused(self):
         with torch.device("meta"):

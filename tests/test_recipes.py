@@ -17,7 +17,7 @@ from masterkey.checkpoint import select_tensors
 from masterkey.cli.main import run
 from masterkey.create import build_timm
 from masterkey.depthwise import require_layers
-from masterkey.errors import BankFormatError, RecipeError
+from masterkey.errors import BankFormatError, RecipeError, SaveError
 from masterkey.extract import wanted_for
 from masterkey.index import IndexEntry, format_index, index, parse_index
 from masterkey.pins import check_known
@@ -191,6 +191,15 @@ def test_steps_and_figures_of_a_recipe_of_ones_own(tmp_path):
     assert Bank.from_pretrained(tmp_path / "mine").sha256 == bank.sha256
 
 
+def test_a_bank_is_not_built_over_a_project(tmp_path):
+    (tmp_path / "mine.toml").write_text(OWN)
+    torch.save(build_timm("test_convnext").state_dict(), tmp_path / "w.pth")
+    (tmp_path / "README.md").write_text("a project")
+    with pytest.raises(SaveError, match=r"its README.md would be replaced, and belongs to no bank"):
+        build_folder(find_recipe(str(tmp_path / "mine.toml")), tmp_path, source=tmp_path / "w.pth")
+    assert (tmp_path / "README.md").read_text() == "a project"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -198,6 +207,7 @@ def test_steps_and_figures_of_a_recipe_of_ones_own(tmp_path):
         (OWN.replace("licence", "license"), "it lacks licence"),
         (OWN + "colour = 'red'", "unknown field 'colour'"),
         (OWN + "factor = '1/3'", "is not of type float"),
+        (OWN.replace('"mine"', '"../../outside"'), "name = '../../outside' is not of letters"),
         (OWN + "datasets = [1]", "datasets and figures are texts"),
         (OWN.replace('"extracted"', '"guessed"'), "rule 'guessed' is none of computed, extracted"),
         (OWN.replace("source_text", "card"), "needs a source"),

@@ -280,3 +280,28 @@ class TestFreezeAndThaw:
         thaw(model)
         freeze(model)
         assert is_frozen(model.stages[0].blocks[0].conv_dw)
+
+
+@pytest.mark.parametrize("through", ["the network", "the compiled one"])
+def test_a_network_is_verified_by_its_own_names_and_through_its_compiled_self(through):
+    model = build()
+    compiled = torch.compile(model, backend="eager")
+    inject(model if through == "the network" else compiled, "scale-space-8")
+    assert verify(model) == verify(compiled) == []
+    with torch.no_grad():
+        model.stages[0].blocks[0].conv_dw.weight[0] = 0
+    assert verify(model) == ["stages.0.blocks.0.conv_dw"]
+    assert verify(compiled) == ["_orig_mod.stages.0.blocks.0.conv_dw"]
+    model.stages[0].blocks[0].conv_dw = nn.Conv2d(1, 1, 1)
+    assert verify(model) == ["stages.0.blocks.0.conv_dw"]
+    assert verify(compiled) == ["_orig_mod.stages.0.blocks.0.conv_dw"]
+    eject(model)
+    for one in (model, compiled):
+        with pytest.raises(NotInjectedError):
+            verify(one)
+
+
+def test_a_module_under_two_names_is_not_lost():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8))
+    inject(model, "scale-space-8")
+    assert verify(nn.ModuleDict({"layer": model[1], "net": model})) == []
