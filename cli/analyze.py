@@ -9,7 +9,7 @@ from masterkey.errors import MasterkeyError
 from masterkey.names import load_bank
 from masterkey.rules import KernelRule
 
-from .options import parse_size
+from .options import home_expanded, parse_size
 from .output import Json, doing, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ BanksArgument = Annotated[
 def analyze(
     banks: BanksArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write CSV, PNG and report.html to this folder.")
+        Path | None,
+        typer.Option("--output", "-o", callback=home_expanded, help="Write CSV, PNG and report.html to this folder."),
     ] = None,
     resize: Annotated[
         str | None, typer.Option(metavar="K|KHxKW", help="Fit all filters to one kernel before they are compared.")

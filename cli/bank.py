@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from masterkey.catalog import Recipe, recipes
+from masterkey.errors import UnknownNameError
 from masterkey.index import index
 from masterkey.licence import is_non_commercial
-from masterkey.names import BuiltinName, is_remote, is_there, load_bank, parse_name
+from masterkey.names import BuiltinName, at_revision, is_remote, is_there, load_bank, parse_name
 
-from .options import LocalOption, RevisionOption, SizeOption, TokenOption, parse_size
+from .options import LocalOption, RevisionOption, SizeOption, TokenOption, home_expanded, parse_size
 from .output import Json, doing, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def info(
     Example: masterkey info scale-space-8
     """
     meant = parse_name(bank)
+    if revision is not None:
+        meant = at_revision(meant, revision, bank)
     if isinstance(meant, BuiltinName):
         facts = {**_recipe_facts(meant.recipe), "of": meant.of}
         if meant.of:  # a control or a fit made of a bank has that bank's licence
@@ -75,7 +78,7 @@ def info(
             else:
                 with doing(f"loading {meant.of}"):
                     licence = load_bank(meant.of, revision, None, token, local_files_only).metadata.licence
-            facts |= {"licence": licence, "non-commercial": is_non_commercial(licence)}
+            facts |= {"licence": licence or "unknown", "non-commercial": is_non_commercial(licence)}
     else:
         with doing(f"loading {bank}"):
             facts = _stored_facts(load_bank(bank, revision, None, token, local_files_only))
@@ -126,7 +129,9 @@ def verify(
 
 def plot(
     bank: BankArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write (PNG).")] = Path("atlas.png"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", callback=home_expanded, help="The picture to write (PNG).")
+    ] = Path("atlas.png"),
     kernel: SizeOption = None,
     max_filters: Annotated[int | None, typer.Option(min=1, help="Show at most so many filters of a layer.")] = None,
 ) -> None:
@@ -149,7 +154,9 @@ def extract(
         str,
         typer.Argument(help="A checkpoint file, hf://org/repo/file, https://…, timm/CHECKPOINT, or a timm model name."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write the bank to.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", callback=home_expanded, help="The folder to write the bank to.")
+    ],
     kind: Annotated[
         Literal["depthwise", "pointwise", "dense", "all"], typer.Option(help="Which convolutions to take.")
     ] = "depthwise",
@@ -180,10 +187,17 @@ def extract(
     masterkey extract convnext_femto --no-pretrained -o ./random-femto
     """
     from masterkey.checkpoint import SUFFIXES
+    from masterkey.onnx_source import SUFFIX
 
-    named = not (is_remote(source) or is_there(source) or source.lower().endswith(SUFFIXES))
+    is_path = source.startswith((".", "/", "~")) or source.lower().endswith((*SUFFIXES, SUFFIX))
+    named = not (is_remote(source) or is_path) and (not is_there(source) or _is_folder_like_network(source))
     on_hub = named and source.startswith("timm/")
     of_timm = on_hub or (named and "/" not in source)
+    if not pretrained and (on_hub or not of_timm):
+        raise typer.BadParameter(
+            f"{source} holds the weights it holds; random ones are of a plain timm model name",
+            param_hint="--no-pretrained",
+        )
     if of_timm and (licence or base_model or dataset):
         raise typer.BadParameter("timm states licence, base model and data sets of its own networks itself")
     if of_timm and not on_hub and (revision or token or local_files_only):
@@ -213,6 +227,19 @@ def extract(
         bank.save_pretrained(output)
     tell(f"wrote {output}")
     _print_facts(_stored_facts(bank), json)
+
+
+def _is_folder_like_network(source: str) -> bool:
+    """Whether a folder here is called like a timm network: it is what this command may have written before."""
+    if not is_there(source, folder=True):
+        return False
+    from masterkey.create import require_timm_name
+
+    try:
+        require_timm_name(source)
+    except UnknownNameError:
+        return False
+    return True
 
 
 def _load(

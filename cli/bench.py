@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .bench_report import Arms, BatchSize, Models, Targets, report
+from .options import home_expanded
 from .output import Json, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ app = typer.Typer(help="Experiments: what a bank is worth, against every control
 
 Results = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given."),
+    typer.Option(
+        metavar="DIR",
+        callback=home_expanded,
+        help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given.",
+    ),
 ]
 
 
@@ -230,7 +235,7 @@ def _dry_run(experiment: "Experiment", store: "ResultStore", json: bool) -> None
 def _store(results: Path | None) -> "ResultStore":
     from masterkey.benchmarks.store import ResultStore, default_store
 
-    return default_store() if results is None else ResultStore(results.expanduser())
+    return default_store() if results is None else ResultStore(results)
 
 
 def _shown(value: Any) -> str:

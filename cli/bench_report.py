@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from .options import home_expanded
 from .output import doing, tell
 
 Targets = Annotated[
@@ -31,13 +32,17 @@ def report(
     experiments: Annotated[
         list[str], typer.Argument(metavar="EXPERIMENT…", help="Names, as in masterkey bench list, or TOML files.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")],
+    output: Annotated[Path, typer.Option("--output", "-o", callback=home_expanded, help="The folder to write to.")],
     size: Annotated[
         Literal["smoke", "small", "paper"], typer.Option(help="Seconds, hours, or as in the paper.")
     ] = "small",
     results: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given."),
+        typer.Option(
+            metavar="DIR",
+            callback=home_expanded,
+            help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given.",
+        ),
     ] = None,
     only: Arms = None,
     target: Targets = None,
@@ -61,7 +66,7 @@ def report(
         from masterkey.benchmarks.report import write_report
         from masterkey.benchmarks.store import ResultStore, default_store
 
-        store = default_store() if results is None else ResultStore(results.expanduser())
+        store = default_store() if results is None else ResultStore(results)
         option = None if results is None else str(results)
         loaded = [load_experiment(name, size) for name in dict.fromkeys(experiments)]
         part = {"arms": only or (), "targets": target or (), "models": model or ()}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from masterkey.errors import MasterkeyError
-from masterkey.names import load_bank
+from masterkey.errors import MasterkeyError, SaveError
+from masterkey.names import is_there, load_bank
 
-from .options import parse_size
+from .options import home_expanded, parse_size
 from .output import Json, doing, print_facts, print_json, tell
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def distill(
     banks: Annotated[
         list[str], typer.Argument(metavar="BANK...", help="Banks by name or folder; several are joined into one.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write the keys to.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", callback=home_expanded, help="The folder to write the keys to.")
+    ],
     keys: Annotated[int, typer.Option(min=1, help="How many keys.")] = 8,
     method: Annotated[Method, typer.Option(help="How they are chosen.")] = "greedy",
     kernel: Annotated[str | None, typer.Option(metavar="K|KHxKW", help="Only filters of this kernel size.")] = None,
@@ -33,7 +35,10 @@ def distill(
         int | None, typer.Option(min=1, metavar="N", help="Find the keys from N filters at most; all get one.")
     ] = None,
     curve: Annotated[
-        Path | None, typer.Option(help="Draw the error of every number of keys up to 32 (PNG, and CSV beside it).")
+        Path | None,
+        typer.Option(
+            callback=home_expanded, help="Draw the error of every number of keys up to 32 (PNG, and CSV beside it)."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything that is drawn.")] = 0,
     json: Json = False,
@@ -55,9 +60,13 @@ def distill(
         raise typer.BadParameter(
             f"{curve} is to be a picture, and end in .png; its figures go beside it as .csv", param_hint="--curve"
         )
+    from masterkey.distill.curve import EVERY, FEW, is_curve
+
+    figures = None if curve is None else curve.with_suffix(".csv")
+    if figures is not None and is_there(str(figures)) and not (figures.is_file() and is_curve(figures.read_bytes())):
+        raise SaveError(f"{figures} is no curve and would be replaced by one; give --curve another name")
     source = _load(banks, kernel)
     from masterkey.distill import by_kernel
-    from masterkey.distill.curve import EVERY, FEW
 
     parts = {f"{kh}x{kw}": part for (kh, kw), part in by_kernel(source).items()}
     several = len(parts) > 1
@@ -114,13 +123,14 @@ def _distil(
 ) -> tuple["Distilled", "Curve"]:
     """Distil filters of one kernel size, write the folder, and return what the curve is drawn of as well."""
     from masterkey.distill import prepare
+    from masterkey.folder import CURVE_NAMES
 
     prepared = prepare(bank, method, seed, sample=sample)
     result = prepared.distilled(keys)
     shares = dict(prepared.curve(count for count in counts if count != keys)) | {keys: result.explained}
     points = sorted(shares.items())
     result.save_pretrained(folder)
-    _draw({f"{bank.name}, {method}": points}, folder / "curve.png", asked=False)
+    _draw({f"{bank.name}, {method}": points}, folder / CURVE_NAMES[0], asked=False)
     return result, points
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,6 +54,11 @@ def _main(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    if sys.stderr is None:  # closed by the caller, as by 2>&- in a shell
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (open to the end)
+    if sys.stdout is None:
+        _say("standard output is closed, so nothing can be printed there")
+        return 1
     # before huggingface_hub is imported: its notes on attempts are none of ours, nor are bars that nobody watches
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if not sys.stderr.isatty():

@@ -14,6 +14,7 @@ from .options import (
     PolicyOption,
     ScaleOption,
     SeedOption,
+    home_expanded,
     inject_options,
     parse_model_kwargs,
 )
@@ -84,14 +85,16 @@ def inspect(
 
 def init(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The state dict to write (.safetensors).")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", callback=home_expanded, help="The state dict to write (.safetensors).")
+    ],
     bank: Annotated[str, typer.Option(help="A built-in bank's name, or a bank's folder.")] = DEFAULT_BANK,
     num_classes: Annotated[
         int | None, typer.Option(min=0, help="Classes of the new head; timm's if not given.")
     ] = None,
     in_chans: Annotated[int | None, typer.Option(min=1, help="Channels of a picture; timm's if not given.")] = None,
     pretrained: Annotated[bool, typer.Option(help="Load timm's pretrained weights first.")] = False,
-    checkpoint: Annotated[Path | None, typer.Option(help="Load this checkpoint first.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(callback=home_expanded, help="Load this checkpoint first.")] = None,
     model_kwargs: Annotated[
         list[str] | None,
         typer.Option(

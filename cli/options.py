@@ -2,10 +2,12 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from masterkey.names import expanded
 from masterkey.rules import KernelRule, Policy, ScaleRule
 
 PolicyOption = Annotated[Policy, typer.Option(help="How filters are dealt to layers.")]
@@ -28,6 +30,15 @@ LocalOption = Annotated[bool, typer.Option("--local-files-only", help="Take what
 SizeOption = Annotated[
     str | None, typer.Option("--kernel", metavar="K|KHxKW", help="Kernel size of a computed bank (7 if not given).")
 ]
+
+
+def home_expanded(path: Path | None) -> Path | None:
+    """Fill in ``~``, which a shell leaves alone in ``--output=~/bank``.
+
+    Raises:
+        UnknownNameError: a user that does not exist, or a NUL.
+    """
+    return None if path is None else expanded(path)
 
 
 def parse_size(text: str | None, option: str = "--kernel") -> tuple[int, int] | None:

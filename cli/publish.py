@@ -10,6 +10,7 @@ from masterkey.catalog import find_recipe, published_recipes
 from masterkey.errors import MasterkeyError
 from masterkey.index import index
 
+from .options import home_expanded
 from .output import Json, doing, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -29,9 +30,14 @@ Token = Annotated[str | None, typer.Option(help="The Hub's token; the one logged
 def build(
     recipe: Annotated[str | None, typer.Argument(help="A built-in bank's name, or a recipe file (.toml).")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The bank's folder; with --all, the folder of all folders.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", callback=home_expanded, help="The bank's folder; with --all, the folder of all folders."
+        ),
     ] = None,
-    source: Annotated[Path | None, typer.Option(help="Take the filters out of this file of the weights.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(callback=home_expanded, help="Take the filters out of this file of the weights.")
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Build every bank but the computed ones.")] = False,
     lock: Annotated[bool, typer.Option("--lock", help="Write the hashes of what was built into the index.")] = False,
     allow_degenerate: AllowDegenerate = False,
@@ -96,7 +102,7 @@ def build(
 
 
 def push(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The bank's folder.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", callback=home_expanded, help="The bank's folder.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="NAMESPACE/NAME on the Hub.")],
     private: Private = False,
     create_pr: CreatePr = False,
@@ -116,7 +122,7 @@ def push(
 
     check_repo_id(repo)
     with doing(f"verifying {directory}"):
-        bank, files = read_folder(directory.expanduser(), repo, allow_degenerate)
+        bank, files = read_folder(directory, repo, allow_degenerate)
     facts: dict[str, Any] = {
         "bank": bank.name,
         "repo": repo,
@@ -144,7 +150,8 @@ def publish(
     all_: Annotated[bool, typer.Option("--all", help="Every bank but the computed ones; has to be said.")] = False,
     to: Annotated[str | None, typer.Option(metavar="NAMESPACE", help="Your user or organisation on the Hub.")] = None,
     banks: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of the banks' folders, as build --all -o.")
+        Path,
+        typer.Option(metavar="DIR", callback=home_expanded, help="Folder of the banks' folders, as build --all -o."),
     ] = BUILT,
     private: Private = False,
     create_pr: CreatePr = False,
@@ -167,16 +174,20 @@ def publish(
     from masterkey.hub.catalogue import plan_publication, publish_recipe
 
     if not dry:
-        failed = 0
+        failed, sent = 0, []
         for recipe in published_recipes():
             try:
                 with doing(f"publishing {recipe.name}"):
                     folder = banks / recipe.name
                     url = publish_recipe(recipe, folder, to or "", private, token, create_pr, allow_degenerate)
-                typer.echo(url)
+                sent.append({"bank": recipe.name, "url": url})
+                if not json:  # as soon as it is known: the rest takes a while, and may be stopped
+                    typer.echo(url)
             except MasterkeyError as refusal:
                 tell(f"{recipe.name}: {refusal}")
                 failed += 1
+        if json:
+            print_json(sent)
         if failed:
             tell(f"{failed} of {len(published_recipes())} banks were not published")
             raise typer.Exit(1)

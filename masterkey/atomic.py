@@ -1,5 +1,6 @@
 """Write files whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -37,7 +38,7 @@ def write_all_atomically(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
     try:
         for named, data in files.items():
             current = named
-            path = named.resolve() if named.is_symlink() else named
+            path = _followed(named)
             _make_folders(path.parent, made)
             if path.is_dir():
                 raise IsADirectoryError(21, "a folder of that name is in the way")
@@ -62,6 +63,14 @@ def write_all_atomically(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error  # ValueError: a NUL
         where = str(getattr(error, "filename2", None) or current)
         raise SaveError(f"cannot write {where!r:.300}: {reason}; nothing was changed") from error
+
+
+def _followed(path: Path) -> Path:
+    """Return the file that a link leads to, there or not."""
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except RuntimeError as error:  # so Python says it of a loop, up to 3.12
+        raise OSError(errno.ELOOP, "a link leads to itself", str(path)) from error
 
 
 def _make_folders(folder: Path, made: list[Path]) -> None:

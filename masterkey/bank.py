@@ -20,6 +20,7 @@ from .host import on_host
 from .mask import LayerMask, mask_layers
 from .metadata import Kernel, Metadata, Source
 from .rules import KernelRule
+from .whole import as_seed, whole_number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +36,8 @@ class Bank:
     A bank never changes: each step of the algebra returns a new bank that remembers what was done.
 
     Args:
-        layers: name -> float32 tensor (filters, channels per group, kh, kw), in forward order.
+        layers: name -> float32 tensor (filters, channels per group, kh, kw), in forward order; they are taken over, not
+            copied, so nothing may be written to them afterwards.
         metadata: what is known about them; its layers name the same tensors in the same order.
 
     Raises:
@@ -54,7 +56,7 @@ class Bank:
             entry = {"dtype": dtype, "shape": tensor.shape}
             bank_format.check_entry(f"bank {metadata.name}", metadata.kind, layer, entry)
         bank_format.check_finite(layers, f"bank {metadata.name}")
-        self._layers = MappingProxyType(dict(layers))
+        self._layers = MappingProxyType({name: tensor.detach() for name, tensor in layers.items()})
         self._metadata = metadata
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -178,8 +180,8 @@ class Bank:
         """
         layers = int(layers) if isinstance(layers, int | Integral) else layers  # numpy's numbers are no JSON
         chosen = mask_layers(self.metadata.layers, layers)
-        several = [stages] if isinstance(stages, int | Integral) else stages
-        wanted_stages = None if several is None else sorted({int(stage) for stage in several})
+        several = stages if stages is None or isinstance(stages, Iterable) else [stages]
+        wanted_stages = None if several is None else sorted({whole_number(stage, "a stage", 0) for stage in several})
         wanted_kernel = None if kernel is None else as_kernel(kernel)
         kept = tuple(
             layer
@@ -206,6 +208,7 @@ class Bank:
         Filters change places with those of the same shape. Each takes its layer's output factor along, so
         that "scale as in the source" still holds.
         """
+        seed = as_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         effective = self._effective()
         pools: dict[torch.Size, list[str]] = {}
@@ -221,6 +224,7 @@ class Bank:
     @on_host()
     def pixel_shuffled(self, seed: int = 0) -> Bank:
         """Permute the positions inside each kernel, each filter by its own draw: same norms, no structure."""
+        seed = as_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         layers = {}
         for name, tensor in self.layers.items():
@@ -256,7 +260,7 @@ class Bank:
         Raises:
             PlanError: no filter is left.
         """
-        kept = {}
+        below, kept = float(below), {}
         for name, tensor in self.layers.items():
             norms = tensor.double().flatten(1).norm(dim=1)
             kept[name] = (norms > 0) & (norms >= below * norms.quantile(0.5))
@@ -269,8 +273,9 @@ class Bank:
         Raises:
             PlanError: the bank has fewer.
         """
+        seed, n = as_seed(seed), whole_number(n, "a number of filters", least=1)
         sizes = [len(tensor) for tensor in self.layers.values()]
-        if not 1 <= n <= sum(sizes):
+        if n > sum(sizes):
             raise PlanError(f"bank {self.name} has {sum(sizes)} filters; {n} cannot be drawn from it")
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.zeros(sum(sizes), dtype=torch.bool)
@@ -308,6 +313,7 @@ class Bank:
     @on_host()
     def signed(self, seed: int = 0) -> Bank:
         """Give each filter a sign by the toss of a coin."""
+        seed = as_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         layers = {}
         for name, tensor in self.layers.items():
@@ -324,12 +330,11 @@ class Bank:
         return Bank(layers, self.metadata.after("resized", kept, kernel=list(size), how=how))
 
     def __add__(self, other: Bank) -> Bank:
-        return join([self, other])
+        return join([self, other]) if isinstance(other, Bank) else NotImplemented
 
     def repeated(self, n: int) -> Bank:
         """Stack the bank ``n`` times, one copy after the other, with names prefixed ``0/``, ``1/``, …."""
-        if n < 1:
-            raise PlanError(f"a bank can be repeated 1 time or more, not {n}")
+        n = whole_number(n, "the number of copies", least=1)
         copies = [(f"{i}/", layer) for i in range(n) for layer in self.metadata.layers]
         layers = {prefix + layer.name: self.layers[layer.name] for prefix, layer in copies}
         named = tuple(replace(layer, name=prefix + layer.name) for prefix, layer in copies)
@@ -450,6 +455,7 @@ def as_kernel(kernel: int | Sequence[int]) -> Kernel:
         MasterkeyError: not one or two whole numbers from 1 to 1,001.
     """
     sides = tuple(kernel) if isinstance(kernel, Sequence) else (kernel, kernel)
-    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= 1001 for side in sides):
-        raise MasterkeyError(f"a kernel size is one or two whole numbers from 1 to 1001, not {kernel!r}")
-    return sides[0], sides[1]
+    if len(sides) != 2:
+        raise MasterkeyError(f"a kernel size is one or two whole numbers from 1 to 1001, not {kernel!r:.80}")
+    kh, kw = (whole_number(side, f"a side of the kernel size {kernel!r:.80}", 1, 1001) for side in sides)
+    return kh, kw

@@ -112,7 +112,12 @@ def _read_recipe(path: Path) -> Recipe:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or no UTF-8
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RecipeError(f"cannot read the recipe {str(path)!r:.200}: {reason}") from error
-    return parse_recipe(text, str(path))
+    recipe = parse_recipe(text, str(path))
+    if recipe.rule == "computed":
+        raise RecipeError(
+            f"{path}: computed banks are the package's own rules; a recipe of yours is rule = 'extracted'"
+        )
+    return recipe
 
 
 def parse_recipe(text: str, where: str) -> Recipe:

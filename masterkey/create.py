@@ -36,6 +36,7 @@ def create_model(
 
     Raises:
         UnknownNameError: no such bank or model; near names are given.
+        BankFormatError, CheckpointError, HubError: the bank or the network's weights cannot be loaded.
         NoTargetLayersError, PlanError: the bank does not go into this network.
 
     >>> model = create_model("convnext_femto", num_classes=37)  # doctest: +SKIP
@@ -66,6 +67,11 @@ def build_timm(name: str, **timm_kwargs: Any) -> nn.Module:
         raise UnknownNameError(f"timm has no such weights: {_reason(error)}") from error
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the weights of {name} could not be loaded: {_reason(error)}") from error
+    except (ValueError, AssertionError, LookupError) as error:
+        if ":" not in name:
+            raise
+        # of a name like hf-hub:…, whose scheme, repository or folder timm cannot make out
+        raise UnknownNameError(f"timm makes nothing of {name[:100]!r}: {_reason(error)}") from error
     if checkpoint:
         try:
             timm.models.load_checkpoint(model, checkpoint, weights_only=True)

@@ -181,7 +181,7 @@ def _calls_of_copy(model: nn.Module, dtype: torch.dtype | None) -> _Calls:
         return calls
     for shape in _input_shapes(model):
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 network(torch.empty(shape, device="meta", dtype=picture_dtype))
         except Exception as error:
             # any network may fail in its own way without data; the order is then known to be the registration's
@@ -243,9 +243,10 @@ def _input_shapes(model: nn.Module) -> list[tuple[int, ...]]:
     built_for = (_sides(getattr(module, "img_size", None)) for module in model.modules())
     height, width = next((sides for sides in built_for if sides), stated)
     stem = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    first = stem.in_channels if stem is not None and stem.groups == 1 else channels
-    # the first convolution is not always the one that sees the picture: CSATv2 transforms it beforehand
-    return [(1, count, height, width) for count in dict.fromkeys((first, channels))]
+    seen = channels if stem is None else stem.in_channels
+    # a depthwise convolution is seldom what sees the picture, and a dense one not always: CSATv2 transforms it before
+    likeliest = (seen, channels) if stem is None or stem.groups == 1 else (channels, seen)
+    return [(1, count, height, width) for count in dict.fromkeys(likeliest)]
 
 
 def _sides(size: object) -> Kernel | None:

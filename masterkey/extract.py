@@ -224,7 +224,7 @@ def from_checkpoint(
         entry=checkpoint.entry,
         sha256_verified=file_sha256(path),
     )
-    stated = {"licence": licence, "base_model": base_model, "datasets": datasets}
+    stated: dict[str, Any] = {"licence": licence, "base_model": base_model, "datasets": datasets}
     return bank_of_checkpoint(checkpoint, kind, source, name or path.stem, str(path), **stated)
 
 
@@ -244,7 +244,16 @@ def wanted_for(kind: str) -> Wanted:
     return wanted
 
 
-def bank_of_checkpoint(checkpoint: Checkpoint, kind: str, source: Source, name: str, where: str, **about: Any) -> Bank:
+def bank_of_checkpoint(
+    checkpoint: Checkpoint,
+    kind: str,
+    source: Source,
+    name: str,
+    where: str,
+    *,
+    datasets: str | Sequence[str] = (),
+    **about: Any,
+) -> Bank:
     """Make a bank of the tensors of a checkpoint.
 
     Raises:
@@ -262,7 +271,7 @@ def bank_of_checkpoint(checkpoint: Checkpoint, kind: str, source: Source, name: 
         for key, tensor in layers.items()
     )
     order = "registration" if checkpoint.ordered else "natural"
-    return Bank(layers, Metadata(name, kind, source, described, order, **about))
+    return Bank(layers, Metadata(name, kind, source, described, order, datasets=names_of(datasets), **about))
 
 
 def _factor(name: str) -> float:

@@ -56,6 +56,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_bank(path: Path) -> bool:
+    """Whether there is a weights file of a bank, by its header alone."""
+    try:
+        return METADATA_KEY in read_header(path).metadata
+    except BankFormatError:
+        return False
+
+
 def encode(layers: Mapping[str, Tensor], metadata: Metadata) -> bytes:
     """Return the bytes of ``model.safetensors``; equal banks give equal bytes in any process.
 

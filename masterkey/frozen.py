@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .errors import PlanError
 
-__all__ = ["Frozen", "freeze_module", "frozen_conv2d", "is_frozen", "thaw_module"]
+__all__ = ["Frozen", "freeze_module", "frozen_conv2d", "is_frozen", "require_freezable", "thaw_module"]
 
 
 def frozen_conv2d(
@@ -198,7 +198,10 @@ def _frozen_class(plain: type[nn.Module]) -> type[Frozen]:
         bases = (Frozen if own_way else _FrozenConvolution, plain)
         # the module's name, too: FX takes a class of torch.nn for one operation and does not trace into it
         namespace = {"__module__": plain.__module__, "plain_class": plain}
-        _frozen_classes[plain] = type(f"Frozen{plain.__name__}", bases, namespace)
+        try:
+            _frozen_classes[plain] = type(f"Frozen{plain.__name__}", bases, namespace)
+        except TypeError as error:  # it is final, or its subclasses have to say something of their own
+            raise PlanError(f"a {plain.__name__} cannot be frozen: its class allows no subclass ({error})") from error
     return _frozen_classes[plain]
 
 
@@ -227,6 +230,17 @@ def is_frozen(module: nn.Module) -> TypeGuard[Frozen]:
     return isinstance(module, Frozen) and "weight" in module._buffers
 
 
+def require_freezable(module: nn.Module) -> None:
+    """See that :func:`freeze_module` will take a layer, before any other is changed.
+
+    Raises:
+        PlanError: it will not.
+    """
+    _weight_of(module)
+    if not isinstance(module, Frozen):
+        _frozen_class(type(module))
+
+
 def freeze_module(module: nn.Module) -> None:
     """Freeze the weight of one layer, in place; a frozen layer stays as it is.
 
@@ -239,7 +253,8 @@ def freeze_module(module: nn.Module) -> None:
             ``nn.Linear`` with one of (out, in); subclasses of either, too.
 
     Raises:
-        PlanError: the module is of another kind, or its weight is parametrized, weight-normed or pruned.
+        PlanError: the module is of another kind, its weight is parametrized, weight-normed or pruned, or its class
+            allows no subclass.
     """
     weight = _weight_of(module)
     if is_frozen(module):
@@ -273,4 +288,5 @@ def thaw_module(module: nn.Module) -> None:
         module._parameters.clear()
         module.register_parameter("weight", nn.Parameter(weight))
         module._parameters.update(others)
-        module.__class__ = module.plain_class
+    if isinstance(module, Frozen) and type(module) is _frozen_class(module.plain_class):
+        module.__class__ = module.plain_class  # also where a Parameter was assigned since

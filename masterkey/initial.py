@@ -12,6 +12,7 @@ from .atomic import write_atomically
 from .bank import Bank
 from .create import build_timm
 from .errors import SaveError
+from .format import is_bank
 from .host import on_host
 from .injection import inject
 from .metadata import canonical_json
@@ -28,11 +29,13 @@ def write_initial(
     give the same bytes. ``timm_kwargs`` that are None are left to timm.
 
     Raises:
-        SaveError: ``output`` is not a ``.safetensors`` name or cannot be written.
+        SaveError: ``output`` is not a ``.safetensors`` name, is a bank, or cannot be written.
         UnknownNameError, CheckpointError, NoTargetLayersError, PlanError: as ``masterkey.create_model``.
     """
     if output.suffix != ".safetensors":
         raise SaveError(f"{output}: the file is written as safetensors, so its name must end in .safetensors")
+    if is_bank(output):
+        raise SaveError(f"{output} is a bank and would be replaced by a network's weights; give another name")
     source = Bank.from_pretrained(bank)
     chosen = {key: value for key, value in timm_kwargs.items() if value is not None}
     with torch.random.fork_rng(devices=[]):

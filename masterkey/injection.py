@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from .bank import Bank
 from .depthwise import Found, FoundLayer, require_layers
 from .errors import NotInjectedError, PlanError
-from .frozen import freeze_module, is_frozen, thaw_module
+from .frozen import freeze_module, is_frozen, require_freezable, thaw_module
 from .host import on_host
 from .mask import LayerMask
 from .plan import Target, make_plan
@@ -72,7 +72,8 @@ def inject(
     Raises:
         NoTargetLayersError: the network has no such layer.
         PlanError: the bank does not fit under these rules, or the network is distributed already.
-        UnknownNameError, BankFormatError: the bank cannot be loaded.
+        UnknownNameError, BankFormatError, CheckpointError, HubError: the bank cannot be loaded.
+        MasterkeyError: ``seed`` is none (``masterkey.whole.as_seed``).
     """
     _require_undistributed(model)
     if not isinstance(bank, Bank):
@@ -86,6 +87,9 @@ def inject(
         for layer, given, selected in planned
         if selected and given is not None
     }
+    for layer, _, _ in planned:
+        if freeze and layer.name in filters:
+            require_freezable(layer.module)
     trainable_before = _count_trainable(model)
     rows = []
     for layer, assignment, _ in planned:
@@ -147,12 +151,7 @@ def verify(model: nn.Module) -> list[str]:
     held = {name: (module, record) for name, module, record in _with_record(model)}
     if not held and not filled:
         raise _not_injected(model, "verified in")
-    changed = [
-        name
-        for name, (module, record) in held.items()
-        if _weight(module).is_meta
-        or not torch.equal(_weight(module).detach().cpu(), record.injected.to(_weight(module).dtype).cpu())
-    ]
+    changed = [name for name, (module, record) in held.items() if not _holds(module, record.injected)]
     modules = dict(model.named_modules(remove_duplicate=False))  # one module may have several names
     lost = [name for name in filled if name not in modules or _RECORD not in modules[name].__dict__]
     return list(dict.fromkeys([*changed, *lost]))
@@ -163,9 +162,12 @@ def freeze(model: nn.Module) -> None:
 
     Raises:
         NotInjectedError: no layer of ``model`` holds a bank.
-        PlanError: as ``thaw``.
+        PlanError: as ``thaw``; or a layer's class allows no subclass.
     """
-    for _, module, _ in _changeable(model, "frozen in"):
+    found = _changeable(model, "frozen in")
+    for _, module, _ in found:
+        require_freezable(module)
+    for _, module, _ in found:
         freeze_module(module)
 
 
@@ -268,9 +270,13 @@ def _targets(model: nn.Module, found: Found) -> list[Target]:
     return targets
 
 
-def _own_weight(name: str, module: nn.Module) -> Tensor:
+def _held_weight(module: nn.Module) -> Tensor | None:
     # not module.weight: to read a parametrized weight can change the network (spectral norm iterates)
-    weight = module._parameters.get("weight", module._buffers.get("weight"))
+    return module._parameters.get("weight", module._buffers.get("weight"))
+
+
+def _own_weight(name: str, module: nn.Module) -> Tensor:
+    weight = _held_weight(module)
     if weight is None:
         raise PlanError(
             f"{name} computes its weight (a parametrization), so no filter can be put there; "
@@ -296,6 +302,13 @@ def _weight(module: nn.Module) -> Tensor:
     weight = module.weight
     assert isinstance(weight, Tensor)
     return weight
+
+
+def _holds(module: nn.Module, filters: Tensor) -> bool:
+    weight = _held_weight(module)  # None: it is computed since, whatever it comes to
+    if weight is None or weight.is_meta:
+        return False
+    return torch.equal(weight.detach().cpu(), filters.to(weight.dtype).cpu())
 
 
 def _filled(model: nn.Module) -> list[str]:

@@ -1,7 +1,7 @@
 """Which layers are meant: the first n, the last n, a stage, a name pattern."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from numbers import Integral
 from typing import Protocol
@@ -49,7 +49,7 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
         mask = int(mask)
         chosen = range(len(layers))[:mask] if mask >= 0 else range(len(layers))[mask:]
         return [i in chosen for i in range(len(layers))]
-    terms = [mask] if isinstance(mask, str) else list(mask)
+    terms = [mask] if isinstance(mask, str) or not isinstance(mask, Iterable) else list(mask)
     if not all(isinstance(term, str) for term in terms):
         raise PlanError(f"layers is a number, a pattern, or several patterns, not {mask!r}")
     meant = [[_meant(layer, term) for layer in layers] for term in terms]

@@ -168,13 +168,15 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def _check_tree(value: object) -> None:
-    """Check depth and every text of a JSON value, level by level: recursion is what a hostile depth is after."""
+    """Check depth, texts and numbers of a JSON value, level by level: recursion is what a hostile depth is after."""
     level = [value]
     for _ in range(_DEPTH_LIMIT):
         below: list[object] = []
         for item in level:
             if isinstance(item, str) and _UNPRINTABLE.search(item):
                 raise ValueError(f"{item!r:.80} holds control characters or broken Unicode")
+            if isinstance(item, int) and abs(item) > _LARGEST_INT:
+                raise ValueError("it holds a whole number beyond 2**63 - 1, which other readers cannot")
             if isinstance(item, Mapping):
                 below += [*item.keys(), *item.values()]
             elif isinstance(item, Sequence) and not isinstance(item, str):

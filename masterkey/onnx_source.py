@@ -1,6 +1,6 @@
 """A bank out of an ONNX file, which holds a network of any framework as a graph in the order of a forward pass."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,11 +28,15 @@ class _Convolution(NamedTuple):
         return self.weight.shape[2], self.weight.shape[3]
 
     @property
-    def kind(self) -> str:
-        if self.kernel == (1, 1):
-            return "pointwise"
-        # one filter for each input channel; a single input channel alone is a stem's
-        return "depthwise" if self.weight.shape[1] == 1 and self.groups > 1 else "dense"
+    def is_spatial(self) -> bool:
+        return self.kernel != (1, 1)
+
+    def is_kind(self, kind: str) -> bool:
+        """As ``masterkey.depthwise.find_layers`` has the kinds."""
+        if kind == "depthwise":
+            # one filter for each input channel; a single input channel alone is a stem's
+            return self.is_spatial and self.weight.shape[1] == 1 and self.groups > 1
+        return kind == "all" or (self.groups == 1 and self.is_spatial == (kind == "dense"))
 
 
 def from_onnx(
@@ -52,7 +56,7 @@ def from_onnx(
     """
     if kind not in KINDS:
         raise CheckpointError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    found = _found(path, (kind,) if kind != "all" else KINDS)
+    found = _found(path, lambda each: each.is_kind(kind))
     if not found:
         raise CheckpointError(f"{path} holds no {kind} convolution")
     known = _described(found, path, kind)
@@ -61,22 +65,22 @@ def from_onnx(
 
 
 def spatial_from_onnx(path: Path) -> Bank:
-    """Take all filters larger than 1x1, depthwise and dense, as a bank of kind ``all``; see ``from_onnx``.
+    """Take all filters larger than 1x1, depthwise, grouped and dense, as a bank of kind ``all``; see ``from_onnx``.
 
     Raises:
         CheckpointError: the file cannot be read, holds no such filters, or the extra ``onnx`` is missing.
         BankFormatError: a filter is NaN or infinite.
     """
-    found = _found(path, ("depthwise", "dense"))
+    found = _found(path, lambda each: each.is_spatial)
     if not found:
         raise CheckpointError(f"{path} holds no convolution larger than 1x1")
     return _bank(found, _described(found, path, "all"), path)
 
 
-def _found(path: Path, kinds: Sequence[str]) -> dict[str, _Convolution]:
+def _found(path: Path, wanted: Callable[[_Convolution], bool]) -> dict[str, _Convolution]:
     found: dict[str, _Convolution] = {}
     for each in _convolutions(path):
-        if each.kind in kinds:
+        if wanted(each):
             found.setdefault(each.name, each)  # a weight that several convolutions share is one layer
     return found
 
@@ -102,6 +106,8 @@ def _convolutions(path: Path) -> Iterator[_Convolution]:
         from onnx import numpy_helper
     except ImportError as missing:
         raise CheckpointError("ONNX files need the extra onnx: pip install 'masterkey[onnx]'") from missing
+    if not path.is_file():
+        raise CheckpointError(f"{str(path)!r:.200} {'is no plain file' if path.exists() else 'does not exist'}")
     try:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # whatever its parser and its readers of external data raise for a broken file

@@ -25,6 +25,7 @@ from .rules import (
     Policy,
     ScaleRule,
 )
+from .whole import as_seed
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ def make_plan(
     if not any(selected) and layers != 0:
         names = ", ".join(target.name for target in targets[:3])
         raise PlanError(f"layers={layers!r} means none of the {len(targets)} layers ({names}, …)")
+    seed = as_seed(seed)
     bound = bank.bind(targets, seed, kernel)
     if policy == "layerwise":
         return Plan(tuple(_layerwise(targets, selected, bound, scale)), tuple(selected))
@@ -243,11 +245,11 @@ def _layerwise(
 
 def _scaled(filters: Tensor, factors: Tensor, target: Target, rule: ScaleRule) -> Tensor:
     sizes = factors / target.factor if rule == "source" else factors
-    filters = filters * sizes.to(filters.dtype).view(-1, 1, 1, 1)
     if rule == "source":
-        return filters
+        return filters * sizes.to(filters.dtype).view(-1, 1, 1, 1)
+    wide = filters.double() * sizes.view(-1, 1, 1, 1)  # squares of very large or small float32 weights leave its range
     if rule == "unit":
-        norms = filters.flatten(1).norm(dim=1)
-        return filters / torch.where(norms > 0, norms, 1.0).view(-1, 1, 1, 1)
-    deviation = filters.std()
-    return filters * (target.initial.float().std() / deviation) if deviation > 0 else filters
+        norms = wide.flatten(1).norm(dim=1)
+        return (wide / torch.where(norms > 0, norms, 1.0).view(-1, 1, 1, 1)).float()
+    deviation = wide.std()
+    return (wide * (target.initial.double().std() / deviation) if deviation > 0 else wide).float()

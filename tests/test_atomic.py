@@ -190,11 +190,13 @@ def test_kill_in_the_middle_of_saving(tmp_path):
         "banks[0].save_pretrained(sys.argv[1])\n"
         "seen = set()\n"
         "for _ in range(25):\n"
+        "    reader, writer = os.pipe()\n"
         "    child = os.fork()\n"
         "    while not child:\n"
-        "        banks[1].save_pretrained(sys.argv[1]); banks[0].save_pretrained(sys.argv[1])\n"
+        "        banks[1].save_pretrained(sys.argv[1]); banks[0].save_pretrained(sys.argv[1]); os.write(writer, b'.')\n"
+        "    os.read(reader, 1)  # on a busy machine it takes a while to begin\n"
         "    time.sleep(chance.uniform(0.001, 0.05))\n"
-        "    os.kill(child, signal.SIGKILL); os.waitpid(child, 0)\n"
+        "    os.kill(child, signal.SIGKILL); os.waitpid(child, 0); os.close(reader); os.close(writer)\n"
         "    seen.add(Bank.from_pretrained(sys.argv[1]).sha256)\n"
         "assert seen == known, seen\n"
     )
@@ -231,15 +233,24 @@ def test_devices_and_pipes_are_not_replaced_and_links_are_followed(tmp_path):
 
 
 def test_another_bank_in_the_same_folder_leaves_nothing_of_its_own(tmp_path):
-    """Its licence or assignment would be published with this one's filters."""
+    """Its licence, assignment or curve would stand beside this one's filters."""
     joined = replace(BANK.metadata, licence="MIT AND my-own-licence")
     Bank(BANK.layers, joined).save_pretrained(tmp_path)
-    (tmp_path / "assignment.csv").write_text("of the other one")
+    for name in ("assignment.csv", "curve.csv", "curve.png"):
+        (tmp_path / name).write_text("of the other one")
     (tmp_path / "notes.txt").write_text("mine")
     Bank(BANK.layers, joined).save_pretrained(tmp_path)  # the same bank: all of it stays
     assert (tmp_path / "assignment.csv").exists()
     small_bank().renamed("other").save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} & {"LICENSE", "assignment.csv", "notes.txt"} == {"notes.txt"}
+    own = {"config.json", "README.md", "atlas.png", "model.safetensors", "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == own
+
+
+def test_a_link_to_itself_is_one_sentence(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SaveError, match="a link leads to itself"):
+        write_atomically(tmp_path / "loop", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
 
 
 def test_a_folder_in_the_home_is_found_again(tmp_path, monkeypatch):

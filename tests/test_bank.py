@@ -248,9 +248,8 @@ def test_sampled_keeps_order_and_place(bank):
         places = [own.index(tuple(row.tolist())) for row in tensor.flatten(1)]
         assert places == sorted(set(places))
     assert rows(bank.sampled(len(bank))) == rows(bank)
-    for n in (0, len(bank) + 1):
-        with pytest.raises(PlanError, match=f"{n} cannot be drawn"):
-            bank.sampled(n)
+    with pytest.raises(PlanError, match=f"{len(bank) + 1} cannot be drawn"):
+        bank.sampled(len(bank) + 1)
 
 
 def test_signed_changes_signs_alone(bank):
@@ -316,7 +315,7 @@ def test_resized_exactly(bank):
 @pytest.mark.parametrize("kernel", [0, -1, 1002, (3,), (3, 3, 3), (3, 0), "7", "77", (3.0, 3)])
 def test_impossible_kernels(bank, kernel):
     for step in (bank.resized, lambda size: bank.select(kernel=size)):
-        with pytest.raises(MasterkeyError, match="a kernel size is one or two whole numbers from 1 to 1001"):
+        with pytest.raises(MasterkeyError, match=r"kernel size .* whole number"):
             step(kernel)
 
 
@@ -390,7 +389,7 @@ def test_repeated(bank):
     assert list(thrice.layers) == [f"{i}/{name}" for i in range(3) for name in bank.layers]
     assert torch.equal(filters(thrice.select(kernel=7)), filters(bank.select(kernel=7)).repeat(3, 1))
     assert thrice.metadata.licence == "MIT"
-    with pytest.raises(PlanError, match="1 time or more, not 0"):
+    with pytest.raises(MasterkeyError, match=r"from 1 to .* not 0"):
         bank.repeated(0)
 
 

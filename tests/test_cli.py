@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,12 @@ def test_init_keeps_a_checkpoint_but_for_depthwise_weights(cli, tmp_path):
         (["inspect", "../../etc"], "timm has no model"),
         (["inspect", "test_convnext", "--bank", "scale-space-8", "--layers", "nothing.*"], "means none of the"),
         (["extract", "missing.pth", "-o", "out"], "does not exist"),
+        (["extract", "missing.onnx", "-o", "out"], "does not exist"),
+        (["extract", "./convnext_femto", "-o", "out"], "does not exist"),
+        (["inspect", "foo:bar"], "timm makes nothing of 'foo:bar'"),
+        (["inspect", "local-dir:nowhere"], "local-dir:nowhere"),
+        (["info", "scale-space-8", "--revision", "v1"], "has no revisions"),
+        (["plot", "scale-space-8", "--output=~nobody-here/atlas.png"], "no such user"),
         (["init", "test_convnext", "--bank", "random", "-o", "model.bin"], "must end in .safetensors"),
         (["init", "test_convnext", "--bank", "random", "-o", "/proc/nowhere/m.safetensors"], "cannot write"),
         (["init", "test_convnext", "--bank", "random", "--checkpoint", "no.pth", "-o", "m.safetensors"], "no.pth"),
@@ -207,6 +214,8 @@ def test_refusals_are_one_sentence_and_exit_1(cli, tmp_path, monkeypatch, argume
         ["distill", "convnext-atto.tiny-imagenet", "-o", "keys", "--curve", "curve.csv"],
         ["extract", "test_convnext", "--licence", "MIT", "-o", "out"],
         ["extract", "test_convnext", "--revision", "v1", "-o", "out"],
+        ["extract", "timm/test_convnext", "--no-pretrained", "-o", "out"],
+        ["extract", "missing.pth", "--no-pretrained", "-o", "out"],
         ["extract", "test_convnext", "--local-files-only", "-o", "out"],
     ],
     ids=" ".join,
@@ -268,3 +277,57 @@ def test_extract_does_not_replace_the_checkpoint(cli, tmp_path):
     code, _, err = cli("extract", checkpoint, "-o", tmp_path)
     assert code == 1 and "its model.safetensors would be replaced" in err
     assert checkpoint.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_extract_writes_again_into_a_folder_called_like_the_network(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = [cli("extract", "test_convnext", "--no-pretrained", "-o", "test_convnext") for _ in range(2)]
+    assert said[0] == said[1] and said[0][0] == 0
+    code, _, err = cli("extract", "no-network", "-o", "out")
+    assert code == 1 and "timm has no model named 'no-network'" in err
+    (tmp_path / "no-network").mkdir()
+    code, _, err = cli("extract", "no-network", "-o", "out")
+    assert code == 1 and "is a folder, not a checkpoint" in err
+
+
+def test_a_home_is_filled_in_where_the_shell_does_not(cli, bank_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    commands = [
+        ("plot", bank_dir, "--output=~/atlas.png"),
+        ("analyze", bank_dir, "--output=~/report", "--no-families", "--keys=0"),
+        ("init", "test_convnext", "--output=~/start.safetensors"),
+        ("extract", "test_convnext", "--no-pretrained", "--output=~/bank"),
+        ("distill", bank_dir, "--kernel=7", "--keys=1", "--method=kmeans", "--output=~/keys", "--curve=~/curve.png"),
+    ]
+    for command in commands:
+        code, _, err = cli(*command)
+        assert code == 0, err
+    expected = {"atlas.png", "report", "start.safetensors", "bank", "keys", "curve.png", "curve.csv"}
+    # a cache and settings of others may be there as well
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == expected
+
+
+def test_init_does_not_replace_a_bank(cli, bank_dir, tmp_path):
+    weights = shutil.copy(bank_dir / "model.safetensors", tmp_path)
+    before = Path(weights).read_bytes()
+    code, _, err = cli("init", "test_convnext", "-o", weights)
+    assert code == 1 and "is a bank and would be replaced" in err and Path(weights).read_bytes() == before
+    start = tmp_path / "start.safetensors"
+    assert [cli("init", "test_convnext", "-o", start)[0] for _ in range(2)] == [0, 0]  # its own it does replace
+
+
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 1), ("2>&-", 0), ("2>&- >&-", 1)])
+def test_closed_streams_are_no_traceback(closed, code, tmp_path):
+    command = f"{sys.executable} -m masterkey.cli.main list {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == code and "Traceback" not in done.stderr
+    assert ("standard output is closed" in done.stderr) is (closed == ">&-")
+    assert ("scale-space-8" in done.stdout) is (closed == "2>&-")
+
+
+def test_a_control_made_of_a_bank_without_licence_has_an_unknown_one(cli, tmp_path):
+    save_file({"dw.weight": torch.randn(4, 1, 3, 3)}, tmp_path / "net.safetensors")
+    masterkey.Bank.from_checkpoint(tmp_path / "net.safetensors").save_pretrained(tmp_path / "bank")
+    code, out, _ = cli("info", "--json", f"shuffled-pixels:{tmp_path / 'bank'}")
+    assert code == 0 and json.loads(out)["licence"] == "unknown"

@@ -1,5 +1,7 @@
 """Collections: many banks in a folder with their tags, grouped, streamed, and with a broken file among them."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -150,3 +152,21 @@ def test_the_ablation_leaves_degenerate_layers_out():
     read = survey_all([bank])
     (left,) = without_degenerate(read, qualities(read[0].sums))
     assert [layer.info.name for layer in left.sums] == [name for name in layers if name != "stages.0.b.weight"]
+
+
+def test_folders_below_that_cannot_be_read_are_named(folder, monkeypatch):
+    read = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root, as which tests may run, can read whatever the mode says
+    with pytest.raises(MasterkeyError, match="sub cannot be read: Permission denied"):
+        open_collection([folder])
+
+
+def test_a_folder_in_the_home_is_opened(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert [filters.label for filters in open_collection(["~/banks"]).banks] == ["one", "sub/three", "two"]

@@ -103,6 +103,16 @@ def test_the_error_over_the_number_of_keys_is_always_there(mixed, tmp_path, caps
     assert run(["distill", str(mixed), "-o", str(bare), *KMEANS, "--kernel", "3", "--curve", str(bare / "c.png")]) == 1
 
 
+def test_a_curve_does_not_replace_figures_of_something_else(mixed, tmp_path, capsys):
+    results = tmp_path / "results.csv"
+    results.write_text("epoch,accuracy\n1,50\n")
+    command = ["distill", str(mixed), "-o", str(tmp_path / "keys"), *KMEANS, "--kernel", "3"]
+    assert run([*command, "--curve", str(tmp_path / "results.png")]) == 1
+    assert "results.csv is no curve and would be replaced" in capsys.readouterr().err
+    assert results.read_text() == "epoch,accuracy\n1,50\n" and not (tmp_path / "keys").exists()
+    assert [run([*command, "--curve", str(tmp_path / "curve.png")]) for _ in range(2)] == [0, 0]
+
+
 def test_several_banks_are_joined(mixed, tmp_path):
     other = bank({"a.weight": (30, 3)}, seed=1, name="other")
     keys = tmp_path / "keys"
@@ -144,5 +154,5 @@ def test_a_sample_larger_than_the_bank_changes_nothing_but_the_metadata():
     assert torch.equal(whole.bank.layers["keys.weight"], sampled.bank.layers["keys.weight"])
     assert whole.assignment.to_csv() == sampled.assignment.to_csv() and whole.pruned == sampled.pruned
     assert "sample" not in whole.step
-    with pytest.raises(MasterkeyError, match="a sample of 0 filters"):
+    with pytest.raises(MasterkeyError, match="a sample of filters is a whole number from 1"):
         distill(three, 3, "kmeans", sample=0)

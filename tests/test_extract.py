@@ -231,3 +231,10 @@ def test_odd_state_dicts():
     with pytest.raises(CheckpointError, match="no depthwise filters"):
         from_state_dict({}, name="x")
     assert len(from_state_dict({**odd, **state()}, name="x").layers) == 4
+
+
+def test_data_sets_given_as_a_list_are_kept_as_they_are_read_back(tmp_path):
+    bank = from_state_dict(state(), name="net", datasets=["pets", "cifar10"])
+    assert bank.metadata.datasets == ("pets", "cifar10")
+    assert Bank.from_pretrained(bank.save_pretrained(tmp_path)).metadata == bank.metadata
+    assert from_state_dict(state(), name="net", datasets="pets").metadata.datasets == ("pets",)

@@ -7,13 +7,16 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from networks import assert_same, snapshot
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jvp, vmap
+from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from masterkey import create_model
-from masterkey.frozen import freeze_module, frozen_conv2d
+from masterkey import create_model, freeze, inject
+from masterkey.errors import PlanError
+from masterkey.frozen import freeze_module, frozen_conv2d, thaw_module
 
 # All distinct (class, kernel, stride, padding, multiplier) of the spatial depthwise layers of timm 1.0.31's 1,371
 # models as built by default; the dilation is 1 throughout.
@@ -315,9 +318,39 @@ class NotToBeSubclassed(nn.Conv2d):
 
 def test_a_layer_whose_class_cannot_be_frozen_stays_as_it_was():
     layer = NotToBeSubclassed(4, 4, 3, groups=4)
-    with pytest.raises(TypeError, match="reason"):
+    with pytest.raises(PlanError, match=r"allows no subclass .*reason"):
         freeze_module(layer)
     assert type(layer) is NotToBeSubclassed and list(layer._parameters) == ["weight", "bias"] and not layer._buffers
+
+
+@pytest.mark.parametrize("act", [lambda model: inject(model, "scale-space-8"), freeze])
+def test_a_network_with_such_a_layer_stays_as_it_was(act):
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), NotToBeSubclassed(4, 4, 3, groups=4))
+    if act is freeze:
+        inject(model, "scale-space-8", freeze=False)
+    before = snapshot(model)
+    with pytest.raises(PlanError, match="allows no subclass"):
+        act(model)
+    assert_same(snapshot(model), before)
+
+
+def test_an_assigned_parameter_is_no_frozen_filter_and_thawing_says_so():
+    layer = nn.Conv2d(4, 4, 3, groups=4)
+    freeze_module(layer)
+    del layer.weight
+    layer.weight = nn.Parameter(torch.ones(4, 1, 3, 3))
+    thaw_module(layer)
+    assert type(layer) is nn.Conv2d and layer.weight.requires_grad
+
+
+def test_thawing_leaves_a_bias_that_is_computed_since():
+    layer = nn.Conv2d(4, 4, 3, groups=4)
+    freeze_module(layer)
+    parametrize.register_parametrization(layer, "bias", nn.Softplus())
+    thaw_module(layer)
+    assert isinstance(layer.weight, nn.Parameter) and bool((layer.bias > 0).all())
+    layer(torch.randn(1, 4, 5, 5)).sum().backward()
+    assert layer.weight.grad is not None and layer.parametrizations.bias.original.grad is not None
 
 
 @pytest.mark.parametrize("biased", [True, False])

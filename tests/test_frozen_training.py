@@ -276,3 +276,14 @@ def test_a_parametrized_frozen_layer_still_saves():
     nn.utils.parametrize.register_parametrization(layer, "weight", nn.Identity())
     assert not is_frozen(layer)
     assert set(layer.state_dict()) == {"bias", "parametrizations.weight.original"}
+
+
+@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated, and says so at every turn
+def test_torchscript_traces_frozen_layers_and_scripts_thawed_ones(tmp_path):
+    model = make_model().eval()
+    images = torch.randn(1, 3, 64, 64)
+    torch.jit.trace(model, images).save(tmp_path / "traced.pt")
+    assert torch.equal(torch.jit.load(tmp_path / "traced.pt")(images), model(images))
+    for layer in depthwise(model).values():
+        thaw_module(layer)
+    assert torch.equal(torch.jit.script(model)(images), model(images))

@@ -312,6 +312,31 @@ class TestNetworks:
         model.pretrained_cfg = {"input_size": (3, 32, 32)}
         assert list(masterkey.depthwise_layers(model)) == ["middle", "last"]
 
+    def test_order_where_a_depthwise_convolution_sees_the_picture(self):
+        class Backwards(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.last = nn.Conv2d(5, 5, 3, groups=5)
+                self.first = nn.Conv2d(5, 5, 5, groups=5)
+
+            def forward(self, x):
+                return self.last(self.first(x))
+
+        found = masterkey.depthwise.find_layers(Backwards())
+        assert (found.order, [layer.name for layer in found.layers]) == ("forward", ["first", "last"])
+
+    def test_looking_for_layers_draws_nothing_from_the_callers_generator(self):
+        class Noisy(nn.Sequential):
+            def forward(self, x):
+                return super().forward(x) + torch.rand(1)
+
+        model = Noisy(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4))
+        torch.manual_seed(3)
+        expected = torch.rand(1)
+        torch.manual_seed(3)
+        masterkey.depthwise_layers(model)
+        assert torch.equal(torch.rand(1), expected)
+
 
 class TestControlsInNetworks:
     def test_random_deals_out_the_networks_own_weights_even_after_another_bank(self):

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from samples import (
@@ -215,6 +216,14 @@ def test_nesting(file, header_only):
         return lambda about: about["transformations"].append({"op": "x", "y": value})
 
     assert "nested deeper than 200 levels" in refused(file, with_metadata(nested(250)))
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63), 10**30])
+def test_whole_numbers_that_other_readers_cannot_hold(file, header_only, number):
+    step = {"op": "x", "y": [number]}
+    assert "2**63 - 1" in refused(file, with_metadata(lambda about: about["transformations"].append(step)))
+    with pytest.raises(BankFormatError, match=r"2\*\*63 - 1"):
+        bank_format.encode(BANK.layers, replace(BANK.metadata, transformations=(step,)))
 
 
 def test_joining_one_by_one_meets_the_limit_as_one_sentence():

@@ -71,6 +71,28 @@ def test_which_convolutions_are_taken(file, kind, names):
         np.testing.assert_array_equal(bank.layers[name].numpy(), WEIGHTS[name])
 
 
+def test_kinds_go_by_groups_as_in_a_live_network(tmp_path):
+    """A grouped convolution is neither depthwise, nor pointwise, nor dense."""
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 8, 3), torch.nn.Conv2d(8, 8, 3, groups=2), torch.nn.Conv2d(8, 8, 1, groups=4)
+    ).append(torch.nn.Conv2d(8, 8, 3, groups=8))
+    nodes = [
+        onnx.helper.make_node("Conv", [f"a{i}", f"{i}.weight"], [f"a{i + 1}"], group=layer.groups)
+        for i, layer in enumerate(network)
+    ]
+    stored = [
+        onnx.numpy_helper.from_array(each.weight.detach().numpy(), f"{i}.weight") for i, each in enumerate(network)
+    ]
+    path = tmp_path / "grouped.onnx"
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "net", [], [], stored)), path)
+    for kind in ("depthwise", "dense", "all"):
+        assert list(Bank.from_checkpoint(path, kind).layers) == list(Bank.from_model(network, kind).layers)
+    with pytest.raises(CheckpointError, match="no pointwise"):
+        Bank.from_checkpoint(path, "pointwise")
+    (spatial,) = open_collection([path]).banks
+    assert [layer.name for layer in spatial.metadata.layers] == ["0.weight", "1.weight", "3.weight"]
+
+
 def test_what_is_known_of_a_layer(file):
     stem, depthwise = Bank.from_checkpoint(file, "all").metadata.layers[:2]
     assert (stem.stride, stem.groups, stem.stage) == ((2, 2), 1, None)

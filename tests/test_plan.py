@@ -204,6 +204,14 @@ class TestScale:
         (got,) = make_plan(make_targets((K3, 2)), bank, scale="unit").assignments
         assert got.filters.count_nonzero() == 0
 
+    @pytest.mark.parametrize("size", [1e-25, 1e25])
+    def test_norms_of_very_small_and_large_filters(self, size):
+        bank = make_bank((K3, 6, 1.0))
+        scaled = Bank({name: tensor * size for name, tensor in bank.layers.items()}, bank.metadata)
+        for rule in ("unit", "target"):
+            plain, other = (make_plan(make_targets((K3, 6)), each, scale=rule) for each in (bank, scaled))
+            assert torch.allclose(other.assignments[0].filters, plain.assignments[0].filters, rtol=1e-5)
+
     @pytest.mark.parametrize("factor", [1.0, 1 / 3])
     def test_target_takes_the_layers_own_deviation(self, factor):
         bank = make_bank((K3, 6, factor), (K3, 6, 1.0))

@@ -211,6 +211,7 @@ def test_a_bank_is_not_built_over_a_project(tmp_path):
         (OWN + "datasets = [1]", "datasets and figures are texts"),
         (OWN.replace('"extracted"', '"guessed"'), "rule 'guessed' is none of computed, extracted"),
         (OWN.replace("source_text", "card"), "needs a source"),
+        (OWN.replace('"extracted"', '"computed"'), "computed banks are the package's own rules"),
         (OWN + 'steps = ["shuffled"]', "is not [NAME, {ARGUMENTS}]"),
         (OWN + 'steps = [["push_to_hub", {}]]', "is not [NAME, {ARGUMENTS}]"),
     ],

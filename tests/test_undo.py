@@ -305,3 +305,14 @@ def test_a_module_under_two_names_is_not_lost():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8))
     inject(model, "scale-space-8")
     assert verify(nn.ModuleDict({"layer": model[1], "net": model})) == []
+
+
+def test_a_weight_that_is_computed_since_is_named_and_not_computed():
+    """Spectral norm takes a step of its iteration whenever the weight is read in training."""
+    model = build().train()
+    inject(model, "scale-space-8", freeze=False)
+    name, layer = next(iter(masterkey.depthwise_layers(model).items()))
+    nn.utils.parametrizations.spectral_norm(layer)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert verify(model) == [name]
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -9,7 +9,8 @@ taken, depthwise and dense.
 """
 
 import csv
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from typing import Literal
 from ..errors import MasterkeyError
 from ..format import WEIGHTS_NAME
 from ..metadata import Metadata
-from ..names import is_there, load_bank
+from ..names import expanded, is_there, load_bank
 from ..onnx_source import SUFFIX as ONNX_SUFFIX
 from .onnx_filters import OnnxFilters
 from .quality import DEGENERATE, LayerQuality
@@ -94,7 +95,7 @@ def open_collection(names: Sequence[str | Path]) -> Collection:
     """
     collection = Collection()
     for name in names:
-        path = Path(name)
+        path = expanded(name)
         if is_there(str(path), folder=True) and not (path / WEIGHTS_NAME).is_file():
             _open_folder(collection, path)
         elif is_there(str(path)):
@@ -123,7 +124,7 @@ def _read_whole(filters: Filters) -> Surveyed | MasterkeyError:
 
 def _open_folder(collection: Collection, folder: Path) -> None:
     tags = _read_tags(folder / TAGS_NAME)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and not path.is_dir())
+    files = sorted(_files_in(folder))
     if not files:
         raise MasterkeyError(f"{folder} holds neither {WEIGHTS_NAME} nor any bank or ONNX file")
     for file in files:
@@ -132,6 +133,16 @@ def _open_folder(collection: Collection, folder: Path) -> None:
         _add(collection, file, label, tags.pop(label, {}))
     if tags:
         raise MasterkeyError(f"{folder / TAGS_NAME} describes {', '.join(tags)}, but there is no such bank beside it")
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Every bank and ONNX file below a folder; one that may not be read is not passed over, as rglob does."""
+
+    def refuse(error: OSError) -> None:
+        raise MasterkeyError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(parent, name) for name in names if name.lower().endswith(_SUFFIXES))
 
 
 def _read_tags(path: Path) -> dict[str, dict[str, str]]:

@@ -14,6 +14,7 @@ from ..host import on_host
 from ..metadata import Kernel, Layer, Metadata, Source
 from ..plan import Target, nearest_kernel
 from ..rules import KernelRule
+from ..whole import as_seed
 from .gaussian import sample_measured, sample_smooth
 from .scale_space import scale_space_filters
 
@@ -45,6 +46,7 @@ class ComputedBank(Bank):
     @on_host()
     def bind(self, targets: Sequence[Target], seed: int, rule: KernelRule = "crop") -> Bank:
         """Compute the filters for ``targets``, layers in forward order."""
+        seed = as_seed(seed)
         layers = self._rule(targets, seed, rule)
         step = {"kernels": [list(kernel) for kernel in _kernels(targets)], "seed": seed}
         return Bank(layers, self._about.after("computed", _described(layers), **step))

@@ -32,6 +32,11 @@ def curve_csv(curves: Mapping[str, Curve]) -> bytes:
     return text.getvalue().encode()
 
 
+def is_curve(data: bytes) -> bool:
+    """Whether a CSV file is one of curves."""
+    return data.splitlines()[:1] in ([b"keys,explained,error"], [b"filters,keys,explained,error"])
+
+
 def plot_curve(curves: Mapping[str, Curve]) -> "Figure":
     """Draw the error of curves by name in one picture, the share explained on the right; the caller saves it.
 

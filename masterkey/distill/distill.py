@@ -13,6 +13,7 @@ from ..errors import MasterkeyError
 from ..host import on_host
 from ..metadata import Layer
 from ..shapes import FilterTable, Shapes, filter_table, shapes_of
+from ..whole import as_seed, whole_number
 from .assignment import assign
 from .greedy import MOST
 from .keys import METHODS, KeysOf, explained
@@ -54,7 +55,8 @@ class Prepared:
             MasterkeyError: no key, or more keys than filters are left or the method can give.
         """
         most = _most(len(self.unit), self.parameters["method"])
-        if not 1 <= keys <= most:
+        keys = whole_number(keys, "the number of keys", least=1)
+        if keys > most:
             raise MasterkeyError(
                 f"bank {self.bank.name}: {keys} keys were asked for; with {len(self.unit):,} filters left and method "
                 f"{self.parameters['method']} there can be 1 to {most:,}"
@@ -98,6 +100,7 @@ def prepare(
     """Prune a bank and train the method on what is left; the arguments are those of ``distill``."""
     if method not in METHODS:
         raise MasterkeyError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    seed = as_seed(seed)
     table = filter_table(bank.layers, f"bank {bank.name}")
     shapes = _shapes_in_chunks(table.filters)
     options: dict[str, Any] = {"dead": dead, "duplicates": duplicates, "sign": sign, "random": random}
@@ -112,7 +115,7 @@ def prepare(
         "duplicates": float(duplicates),
         "sign": sign,
         "random": random.__name__ if random else None,
-        **({} if sample is None else {"sample": sample}),
+        **({} if sample is None else {"sample": int(sample)}),
     }
     return Prepared(bank, table, shapes, pruning, METHODS[method](shapes.unit[pruning.kept], seed), parameters)
 

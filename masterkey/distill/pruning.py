@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import MasterkeyError
 from ..shapes import FilterTable, Shapes
+from ..whole import as_seed, whole_number
 from .structure import CHUNK, is_random
 
 REASONS = ("", "dead", "constant", "random", "duplicate", "undrawn")
@@ -65,8 +65,7 @@ def prune(
     Raises:
         MasterkeyError: a sample of no filter.
     """
-    if sample is not None and sample < 1:
-        raise MasterkeyError(f"a sample of {sample} filters; 1 is the least")
+    sample = None if sample is None else whole_number(sample, "a sample of filters", least=1)
     verdict = torch.full((len(table.filters),), KEPT)
     norms = torch.cat([part.double().flatten(1).norm(dim=1) for part in table.filters.split(CHUNK)])
     for number in range(len(table.names)):
@@ -78,7 +77,7 @@ def prune(
         verdict[left[random(table.filters[left])]] = RANDOM
     if sample is not None:
         left = (verdict == KEPT).nonzero()[:, 0]
-        order = torch.randperm(len(left), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(left), generator=torch.Generator().manual_seed(as_seed(seed)))
         verdict[left[order[sample:]]] = UNDRAWN
     if duplicates < 1:
         left = (verdict == KEPT).nonzero()[:, 0]

@@ -58,7 +58,7 @@ def bank_of_hub_file(repo_id: str, path: str, revision: str | None, kind: str, a
         file = HubFile(repo_id, repository.commit, path, access)
         read = read_remote(file, wanted_for(kind))
         source = read.source("hub", repo_id, path, repository.commit)
-        about = {"licence": repository.licence, "base_model": repo_id, "datasets": repository.datasets}
+        about: dict[str, Any] = {"licence": repository.licence, "base_model": repo_id, "datasets": repository.datasets}
         return bank_of_checkpoint(read.checkpoint, kind, source, _title(repo_id, path), file.name, **about)
 
     wanted_for(kind)  # before anything is asked for
