@@ -29,7 +29,13 @@ from masterkey.frozen import Frozen, freeze_module
 
 from .measure import describe_machine, paired_ratio
 
-MODELS = ["convnext_femto:128:16", "mobilenetv3_large_100:64:16", "convnext_tiny:64:16"]
+MODELS = [
+    "convnext_femto:128:16",
+    "mobilenetv3_large_100:64:16",
+    "convnext_tiny:64:16",
+    "convnext_femto:128:16:bfloat16",  # autocast, as the experiments run
+    "convnext_tiny:64:16:bfloat16",
+]
 ARMS = {
     "trainable": "the timm model as built",
     "frozen": "all depthwise layers frozen by masterkey",
@@ -70,17 +76,21 @@ def build(name: str, arm: str) -> nn.Module:
     return model.train().to(memory_format=torch.channels_last if layout else torch.contiguous_format)
 
 
-def training_step(name: str, size: int, batch: int, arm: str) -> Callable[[], None]:
-    """A function that does one step of AdamW on one batch of noise."""
+def training_step(config: str, arm: str) -> Callable[[], None]:
+    """A function that does one step of AdamW on one batch of noise, under autocast if ``config`` names a type."""
+    name, size, batch, *autocast = config.split(":")
     model = build(name, arm)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
-    images, labels = torch.randn(batch, 3, size, size), torch.randint(CLASSES, (batch,))
+    images, labels = torch.randn(int(batch), 3, int(size), int(size)), torch.randint(CLASSES, (int(batch),))
+    dtype = getattr(torch, autocast[0]) if autocast else torch.float32
     if arm.endswith("-cl"):
         images = images.to(memory_format=torch.channels_last)
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
+        with torch.autocast("cpu", dtype, enabled=bool(autocast)):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
         optimizer.step()
 
     return step
@@ -101,8 +111,7 @@ def measure_memory(config: str, arm: str) -> dict[str, float]:
 
 def report_memory(config: str, arm: str) -> None:
     """The child's side of :func:`measure_memory`."""
-    name, size, batch = config.split(":")
-    step = training_step(name, int(size), int(batch), arm)
+    step = training_step(config, arm)
     before = peak_mib()
     for _ in range(3):
         step()
@@ -111,8 +120,7 @@ def report_memory(config: str, arm: str) -> None:
 
 def measure_times(config: str, pairs: int) -> dict[str, list[float]]:
     """Milliseconds per step, per arm, one figure per round."""
-    name, size, batch = config.split(":")
-    steps = {arm: training_step(name, int(size), int(batch), arm) for arm in ARMS}
+    steps = {arm: training_step(config, arm) for arm in ARMS}
     times: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for round_ in range(WARM_UP + pairs):
         for arm, step in steps.items():
@@ -125,7 +133,7 @@ def measure_times(config: str, pairs: int) -> dict[str, list[float]]:
 
 def markdown(results: list[dict[str, Any]]) -> str:
     """The results as a table, one row per model and arm; memory is the peak, and what of it the steps added."""
-    head = ["model", "pixels", "batch", "arm", "step, ms", "speed-up (95 %)", "peak, MiB", "by steps, MiB"]
+    head = ["model", "pixels", "batch", "autocast", "arm", "step, ms", "speed-up (95 %)", "peak, MiB", "by steps, MiB"]
     rows = [head, ["---"] * len(head)]
     for result in results:
         for arm, figures in result["arms"].items():
@@ -133,14 +141,14 @@ def markdown(results: list[dict[str, Any]]) -> str:
             speed = f"{figures['ratio']:.2f} ({low:.2f} to {high:.2f})"
             peak, added = figures["peak_mib"], figures["peak_mib"] - figures["before_mib"]
             numbers = [f"{figures['step_ms']:.0f}", speed, f"{peak:.0f}", f"{added:.0f}"]
-            rows.append([*result["config"].split(":"), arm, *numbers])
+            rows.append([*(result["config"] + ":").split(":")[:4], arm, *numbers])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def main() -> None:
     """Measure, print the table, write the file."""
     parser = argparse.ArgumentParser(description="Time training steps with trainable and frozen depthwise filters.")
-    parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME:PIXELS:BATCH")
+    parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME:PIXELS:BATCH[:TYPE]")
     parser.add_argument("--pairs", type=int, default=20, help="rounds after warm-up (default 20)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/step_time.json"))

@@ -30,7 +30,7 @@ def inspect(
     layers: LayersOption = None,
     kernel: KernelOption = DEFAULT_KERNEL,
     scale: ScaleOption = DEFAULT_SCALE,
-    seed: SeedOption = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of banks that are drawn.")] = 0,
     json: Json = False,
 ) -> None:
     """Show a network's depthwise layers.
