@@ -1,5 +1,6 @@
 """Commands on experiments: bench list, run, show."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -81,8 +82,9 @@ def data(json: Json = False) -> None:
 
 @app.command("run")
 def run(
-    experiment: Annotated[
-        str, typer.Argument(metavar="EXPERIMENT", help="Its name, as in bench list, or a TOML file of your own.")
+    experiments: Annotated[
+        list[str],
+        typer.Argument(metavar="EXPERIMENT…", help="Names, as in bench list, or TOML files of your own; one by one."),
     ],
     size: Annotated[Literal["smoke", "small", "paper"], typer.Option(help="Seconds, hours, or as in the paper.")],
     results: Results = None,
@@ -111,9 +113,10 @@ def run(
     dry: Annotated[bool, typer.Option("--dry-run", help="Build models, plans and first batches; train none.")] = False,
     json: Json = False,
 ) -> None:
-    """Do what is missing of an experiment.
+    """Do what is missing of experiments.
 
-    The same command goes on where it was stopped, whatever stopped it. Exit code 1 if a run failed.
+    The same command goes on where it was stopped, whatever stopped it. A run that several experiments ask for is done
+    once. Exit code 1 if a run failed.
 
     Examples:
 
@@ -125,6 +128,8 @@ def run(
 
     masterkey bench run ./my-experiment.toml --size small
 
+    masterkey bench run sources arms table1 --size small --device cuda --jobs 4
+
     masterkey bench run arms --size paper --dry-run
     """
     from masterkey.benchmarks.experiment import load_experiment
@@ -133,40 +138,47 @@ def run(
         raise typer.BadParameter("a Ray cluster takes as many runs as it has CPUs for; leave --jobs out")
     if gpus is not None and ray is None:
         raise typer.BadParameter("shares of a GPU are dealt out by Ray only", param_hint="--gpus")
-    loaded = load_experiment(experiment, size).with_batch_size(batch_size)
-    loaded = loaded.only(arms=only or (), targets=target or (), models=model or ())
+    part = {"arms": only or (), "targets": target or (), "models": model or ()}
+    names = list(dict.fromkeys(experiments))
+    loaded = [load_experiment(name, size).with_batch_size(batch_size).only(**part) for name in names]
+    store = _store(results)
     if dry:
-        _dry_run(loaded, _store(results), json)
+        _dry_run(loaded, store, json)
         return
     from masterkey.benchmarks.preflight import check_experiment
     from masterkey.benchmarks.progress import Display
     from masterkey.benchmarks.sweep import run_sweep
 
-    check_experiment(loaded, _store(results), skip_corrupt=skip_corrupt)
-    try:
-        with Display() as display:
-            summary = run_sweep(
-                loaded,
-                _store(results),
-                jobs=jobs,
-                threads=threads,
-                device=device,
-                ray=ray,
-                gpus=gpus if gpus is not None else float(device != "cpu"),
-                retry_failed=retry_failed,
-                skip_corrupt=skip_corrupt,
-                checkpoint_every=checkpoint_every,
-                on_progress=display,
-            )
-    except KeyboardInterrupt:
-        tell("stopped; the same command goes on from the finished runs and the last checkpoints")
-        raise
+    for experiment in loaded:  # all before the first run
+        check_experiment(experiment, store, skip_corrupt=skip_corrupt)
+    summaries = {}
+    for name, experiment in zip(names, loaded, strict=True):
+        try:
+            with Display() as display:
+                summary = run_sweep(
+                    experiment,
+                    store,
+                    jobs=jobs,
+                    threads=threads,
+                    device=device,
+                    ray=ray,
+                    gpus=gpus if gpus is not None else float(device != "cpu"),
+                    retry_failed=retry_failed,
+                    skip_corrupt=skip_corrupt,
+                    checkpoint_every=checkpoint_every,
+                    on_progress=display,
+                )
+        except KeyboardInterrupt:
+            tell("stopped; the same command goes on from the finished runs and the last checkpoints")
+            raise
+        summaries[name] = summary
+        tell(f"{name}: {summary}" if len(loaded) > 1 else str(summary))
+        for run_id, message in summary.failed.items():
+            tell(f"failed {run_id}: {' '.join(message.split())}")
     if json:
-        print_json(summary.to_dict())
-    tell(str(summary))
-    for run_id, message in summary.failed.items():
-        tell(f"failed {run_id}: {' '.join(message.split())}")
-    if summary.failed:
+        said = {name: summary.to_dict() for name, summary in summaries.items()}
+        print_json(said if len(loaded) > 1 else said[names[0]])
+    if any(summary.failed for summary in summaries.values()):
         raise typer.Exit(1)
 
 
@@ -203,10 +215,14 @@ def show(
         print_table(columns, [[_shown(epoch[column]) for column in columns] for epoch in curve])
 
 
-def _dry_run(experiment: "Experiment", store: "ResultStore", json: bool) -> None:
+def _dry_run(experiments: Sequence["Experiment"], store: "ResultStore", json: bool) -> None:
     from masterkey.benchmarks.dry_run import dry_run
 
-    rows = dry_run(experiment, store, on_built=lambda row: tell(f"built {row.data} {row.model} {row.arm}"))
+    rows = [
+        row
+        for experiment in experiments
+        for row in dry_run(experiment, store, on_built=lambda row: tell(f"built {row.data} {row.model} {row.arm}"))
+    ]
     if json:
         print_json([row.to_dict() for row in rows])
     else:

@@ -55,6 +55,28 @@ def cli(capfd):
     return call
 
 
+def test_several_experiments_are_run_one_by_one(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    head, _, rest = MINE.replace("[0, 1]", "[0]").partition("arms = [")
+    tail = rest.partition("\n]\n")[2]
+    scratch, random = '{ name = "scratch" }', '{ name = "random", bank = "random" }'
+    Path("first.toml").write_text(f"{head}arms = [{scratch}]\n{tail}")
+    Path("second.toml").write_text(f"{head}arms = [{scratch}, {random}]\n{tail}")
+    store = ResultStore(tmp_path / "r")
+    where = ("--size", "small", "--results", store.root)
+    code, said = cli("bench", "run", "first.toml", "nothing-like-it", *where)
+    assert code == 1 and "nothing-like-it" in said and not store.root.exists()
+    code, said = cli("bench", "run", "first.toml", "second.toml", "first.toml", *where)
+    assert code == 0 and len(store.run_ids()) == 2
+    summaries = [line for line in said.splitlines() if not line.startswith("[")]
+    assert summaries == ["first.toml: 1 done", "second.toml: 1 done, 1 already there"]
+    code, said = cli("bench", "run", "first.toml", "second.toml", *where, "--json")
+    assert code == 0
+    assert '"first.toml": {' in said and '"second.toml": {' in said
+    code, said = cli("bench", "run", "first.toml", "second.toml", *where, "--dry-run")
+    assert code == 0 and said.count("built ") == 3
+
+
 def test_a_file_is_run_and_reported_like_any_other(mine, cli, tmp_path, monkeypatch):
     monkeypatch.chdir(mine)
     where = ("--size", "small", "--results", tmp_path / "r")
