@@ -66,7 +66,7 @@ def run_sweep(
     jobs: int = 1,
     threads: int = 1,
     device: str = "cpu",
-    retry_failed: bool = False,
+    retry_before: float | None = None,
     ray: str | None = None,
     gpus: float = 0.0,
     checkpoint_every: float = CHECKPOINT_EVERY,
@@ -84,7 +84,7 @@ def run_sweep(
         jobs: so many runs at once, each in a process of its own.
         threads: of every run, whatever ``jobs`` is: they decide the last bits of its figures.
         device: of every run.
-        retry_failed: try again what failed earlier.
+        retry_before: try again what failed before this time (seconds since 1970).
         ray: address of a Ray cluster to do it on, instead of ``jobs``.
         gpus: the share of a GPU that a run takes there.
         checkpoint_every: seconds of a run between two checkpoints.
@@ -99,7 +99,6 @@ def run_sweep(
     _refuse_torchrun()
     if device != "cpu" and ray is None:
         _check_device(device)
-    retry_before = time.time() if retry_failed else None
     setup = Setup(store, device, threads, gpus, retry_before, checkpoint_every, skip_corrupt)
     sweep = Sweep(experiment, setup, on_progress)
     with Interrupts() as interrupts, _workers(setup, jobs, ray) as workers:

@@ -66,12 +66,12 @@ def info(
     Example: masterkey info scale-space-8
     """
     meant = parse_name(bank)
-    if revision is not None:
+    if revision is not None and not (isinstance(meant, BuiltinName) and meant.of):
         meant = at_revision(meant, revision, bank)
     if isinstance(meant, BuiltinName):
         facts = {**_recipe_facts(meant.recipe), "of": meant.of}
         if meant.of:  # a control or a fit made of a bank has that bank's licence
-            of = parse_name(meant.of)
+            of = parse_name(meant.of) if revision is None else at_revision(parse_name(meant.of), revision, meant.of)
             licence: str | None
             if isinstance(of, BuiltinName):
                 licence = of.recipe.licence

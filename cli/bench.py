@@ -1,6 +1,7 @@
 """Commands on experiments: bench list, run, show."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from .options import home_expanded
 from .output import Json, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
+    from masterkey.benchmarks.dry_run import Built
     from masterkey.benchmarks.experiment import Experiment
     from masterkey.benchmarks.store import ResultStore
 
@@ -143,7 +145,7 @@ def run(
     loaded = [load_experiment(name, size).with_batch_size(batch_size).only(**part) for name in names]
     store = _store(results)
     if dry:
-        _dry_run(loaded, store, json)
+        _dry_run(dict(zip(names, loaded, strict=True)), store, json)
         return
     from masterkey.benchmarks.preflight import check_experiment
     from masterkey.benchmarks.progress import Display
@@ -151,9 +153,10 @@ def run(
 
     for experiment in loaded:  # all before the first run
         check_experiment(experiment, store, skip_corrupt=skip_corrupt)
+    retry_before = time.time() if retry_failed else None  # one for all: a run that several ask for is tried once
     summaries = {}
-    for name, experiment in zip(names, loaded, strict=True):
-        try:
+    try:
+        for name, experiment in zip(names, loaded, strict=True):
             with Display() as display:
                 summary = run_sweep(
                     experiment,
@@ -163,21 +166,22 @@ def run(
                     device=device,
                     ray=ray,
                     gpus=gpus if gpus is not None else float(device != "cpu"),
-                    retry_failed=retry_failed,
+                    retry_before=retry_before,
                     skip_corrupt=skip_corrupt,
                     checkpoint_every=checkpoint_every,
                     on_progress=display,
                 )
-        except KeyboardInterrupt:
-            tell("stopped; the same command goes on from the finished runs and the last checkpoints")
-            raise
-        summaries[name] = summary
-        tell(f"{name}: {summary}" if len(loaded) > 1 else str(summary))
-        for run_id, message in summary.failed.items():
-            tell(f"failed {run_id}: {' '.join(message.split())}")
-    if json:
-        said = {name: summary.to_dict() for name, summary in summaries.items()}
-        print_json(said if len(loaded) > 1 else said[names[0]])
+            summaries[name] = summary
+            tell(f"{name}: {summary}" if len(loaded) > 1 else str(summary))
+            for run_id, message in summary.failed.items():
+                tell(f"failed {run_id}: {' '.join(message.split())}")
+    except KeyboardInterrupt:
+        tell("stopped; the same command goes on from the finished runs and the last checkpoints")
+        raise
+    finally:
+        if json and summaries:  # also of those before the one that was stopped
+            said = {name: summary.to_dict() for name, summary in summaries.items()}
+            print_json(said if len(loaded) > 1 else said[names[0]])
     if any(summary.failed for summary in summaries.values()):
         raise typer.Exit(1)
 
@@ -215,37 +219,39 @@ def show(
         print_table(columns, [[_shown(epoch[column]) for column in columns] for epoch in curve])
 
 
-def _dry_run(experiments: Sequence["Experiment"], store: "ResultStore", json: bool) -> None:
+def _dry_run(experiments: Mapping[str, "Experiment"], store: "ResultStore", json: bool) -> None:
     from masterkey.benchmarks.dry_run import dry_run
 
-    rows = [
-        row
-        for experiment in experiments
-        for row in dry_run(experiment, store, on_built=lambda row: tell(f"built {row.data} {row.model} {row.arm}"))
-    ]
+    rows = {
+        name: dry_run(experiment, store, on_built=lambda row: tell(f"built {row.data} {row.model} {row.arm}"))
+        for name, experiment in experiments.items()
+    }
+    several = len(rows) > 1
+    plain = {name: [row.to_dict() for row in each] for name, each in rows.items()}
     if json:
-        print_json([row.to_dict() for row in rows])
+        print_json(plain if several else next(iter(plain.values())))
     else:
         print_table(
-            ["data", "model", "arm", "classes", "learning", "filled", "batch", "remarks"],
-            [
-                [
-                    row.data,
-                    row.model,
-                    row.arm,
-                    _shown(row.classes),
-                    _shown(row.learning),
-                    "" if row.filled is None else f"{row.filled} of {row.layers}",
-                    "x".join(map(str, row.batch or ())),
-                    "; ".join([*row.notes, *([f"REFUSED: {row.problem}"] if row.problem else [])]),
-                ]
-                for row in rows
-            ],
+            [*["experiment"] * several, "data", "model", "arm", "classes", "learning", "filled", "batch", "remarks"],
+            [[*[name] * several, *_cells(row)] for name, each in rows.items() for row in each],
         )
-    refused = sum(row.problem is not None for row in rows)
-    if refused:
-        tell(f"{refused} of {len(rows)} cannot be built")
+    problems = [row.problem for each in rows.values() for row in each]
+    if refused := sum(problem is not None for problem in problems):
+        tell(f"{refused} of {len(problems)} cannot be built")
         raise typer.Exit(1)
+
+
+def _cells(row: "Built") -> list[str]:
+    return [
+        row.data,
+        row.model,
+        row.arm,
+        _shown(row.classes),
+        _shown(row.learning),
+        "" if row.filled is None else f"{row.filled} of {row.layers}",
+        "x".join(map(str, row.batch or ())),
+        "; ".join([*row.notes, *([f"REFUSED: {row.problem}"] if row.problem else [])]),
+    ]
 
 
 def _store(results: Path | None) -> "ResultStore":

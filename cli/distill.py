@@ -61,10 +61,11 @@ def distill(
             f"{curve} is to be a picture, and end in .png; its figures go beside it as .csv", param_hint="--curve"
         )
     from masterkey.distill.curve import EVERY, FEW, is_curve
+    from masterkey.folder import CURVE_NAMES
 
-    figures = None if curve is None else curve.with_suffix(".csv")
-    if figures is not None and is_there(str(figures)) and not (figures.is_file() and is_curve(figures.read_bytes())):
-        raise SaveError(f"{figures} is no curve and would be replaced by one; give --curve another name")
+    for figures in [output / CURVE_NAMES[1], *([] if curve is None else [curve.with_suffix(".csv")])]:
+        if is_there(str(figures)) and not is_curve(figures):
+            raise SaveError(f"{figures} is no curve and would be replaced by one; give another name")
     source = _load(banks, kernel)
     from masterkey.distill import by_kernel
 

@@ -175,19 +175,21 @@ def publish(
 
     if not dry:
         failed, sent = 0, []
-        for recipe in published_recipes():
-            try:
-                with doing(f"publishing {recipe.name}"):
-                    folder = banks / recipe.name
-                    url = publish_recipe(recipe, folder, to or "", private, token, create_pr, allow_degenerate)
-                sent.append({"bank": recipe.name, "url": url})
-                if not json:  # as soon as it is known: the rest takes a while, and may be stopped
-                    typer.echo(url)
-            except MasterkeyError as refusal:
-                tell(f"{recipe.name}: {refusal}")
-                failed += 1
-        if json:
-            print_json(sent)
+        try:
+            for recipe in published_recipes():
+                try:
+                    with doing(f"publishing {recipe.name}"):
+                        folder = banks / recipe.name
+                        url = publish_recipe(recipe, folder, to or "", private, token, create_pr, allow_degenerate)
+                    sent.append({"bank": recipe.name, "url": url})
+                    if not json:  # as soon as it is known: the rest takes a while, and may be stopped
+                        typer.echo(url)
+                except MasterkeyError as refusal:
+                    tell(f"{recipe.name}: {refusal}")
+                    failed += 1
+        finally:
+            if json:
+                print_json(sent)
         if failed:
             tell(f"{failed} of {len(published_recipes())} banks were not published")
             raise typer.Exit(1)

@@ -67,10 +67,13 @@ def write_all_atomically(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
 
 def _followed(path: Path) -> Path:
     """Return the file that a link leads to, there or not."""
-    try:
-        return path.resolve() if path.is_symlink() else path
-    except RuntimeError as error:  # so Python says it of a loop, up to 3.12
-        raise OSError(errno.ELOOP, "a link leads to itself", str(path)) from error
+    if not path.is_symlink():
+        return path
+    with suppress(RuntimeError):  # so Python says it of a loop up to 3.12; later ones stop somewhere in it
+        end = path.resolve()
+        if not end.is_symlink():
+            return end
+    raise OSError(errno.ELOOP, "a link leads to itself", str(path))
 
 
 def _make_folders(folder: Path, made: list[Path]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,10 +16,10 @@ from .denoise import denoise
 from .errors import BankFormatError, MasterkeyError, PlanError
 from .fit import fit_kernel
 from .host import on_host
-from .mask import LayerMask, mask_layers
+from .mask import LayerMask, as_mask, mask_layers
 from .metadata import Kernel, Metadata, Source
 from .rules import KernelRule
-from .whole import as_seed, whole_number
+from .whole import LARGEST, as_seed, several, whole_number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -177,11 +176,13 @@ class Bank:
 
         Raises:
             PlanError: no layer is left.
+            MasterkeyError: a stage or a side of a kernel that is no such number.
         """
-        layers = int(layers) if isinstance(layers, int | Integral) else layers  # numpy's numbers are no JSON
+        layers = as_mask(layers)
         chosen = mask_layers(self.metadata.layers, layers)
-        several = stages if stages is None or isinstance(stages, Iterable) else [stages]
-        wanted_stages = None if several is None else sorted({whole_number(stage, "a stage", 0) for stage in several})
+        wanted_stages = None
+        if stages is not None:
+            wanted_stages = sorted({whole_number(stage, "a stage", -LARGEST) for stage in several(stages)})
         wanted_kernel = None if kernel is None else as_kernel(kernel)
         kept = tuple(
             layer
@@ -272,6 +273,7 @@ class Bank:
 
         Raises:
             PlanError: the bank has fewer.
+            MasterkeyError: no number from 1 on, or no seed.
         """
         seed, n = as_seed(seed), whole_number(n, "a number of filters", least=1)
         sizes = [len(tensor) for tensor in self.layers.values()]

@@ -100,7 +100,9 @@ def find_recipe(name_or_path: str) -> Recipe:
     if name_or_path in recipes():
         return recipes()[name_or_path]
     if name_or_path.endswith(".toml"):
-        return _read_recipe(Path(name_or_path))
+        from .names import expanded  # which knows the recipes
+
+        return _read_recipe(expanded(name_or_path))
     near = difflib.get_close_matches(name_or_path, recipes(), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "masterkey list shows them; a file must end in .toml"
     raise RecipeError(f"no recipe named {name_or_path!r:.100}; {hint}")

@@ -12,7 +12,10 @@ from torch import nn
 from .bank import Bank
 from .errors import CheckpointError, UnknownNameError
 from .injection import inject
+from .names import expanded, is_there
 from .rules import DEFAULT_BANK
+
+_SCHEMES = ("hf-hub", "hf_hub", "local-dir")  # of timm's own names for networks that are not in its registry
 
 
 def create_model(
@@ -62,16 +65,11 @@ def build_timm(name: str, **timm_kwargs: Any) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(name, **timm_kwargs)
     except RuntimeError as error:
-        if "pretrained" not in str(error):
+        if not re.search("pretrained|Unknown model", str(error)):
             raise
-        raise UnknownNameError(f"timm has no such weights: {_reason(error)}") from error
+        raise UnknownNameError(f"timm has no such weights or network: {_reason(error)}") from error
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the weights of {name} could not be loaded: {_reason(error)}") from error
-    except (ValueError, AssertionError, LookupError) as error:
-        if ":" not in name:
-            raise
-        # of a name like hf-hub:…, whose scheme, repository or folder timm cannot make out
-        raise UnknownNameError(f"timm makes nothing of {name[:100]!r}: {_reason(error)}") from error
     if checkpoint:
         try:
             timm.models.load_checkpoint(model, checkpoint, weights_only=True)
@@ -91,8 +89,15 @@ def require_timm_name(name: str) -> None:
 
     from .models import hornet  # noqa: F401 (puts HorNet into timm's registry)
 
+    scheme, colon, place = name.partition(":")
+    if colon and (scheme.lower() not in _SCHEMES or not place):
+        raise UnknownNameError(
+            f"timm makes nothing of {name[:100]!r}; hf-hub:org/name and local-dir:FOLDER are what it knows beside names"
+        )
+    if colon and scheme.lower() == "local-dir" and not is_there(str(expanded(place) / "config.json")):
+        raise UnknownNameError(f"{place[:200]!r} is no network's folder: it holds no config.json")
     architecture = name.split(".")[0]
-    if ":" not in name and not (re.fullmatch(r"[\w.-]{1,200}", name) and timm.is_model(architecture)):
+    if not colon and not (re.fullmatch(r"[\w.-]{1,200}", name) and timm.is_model(architecture)):
         near = difflib.get_close_matches(architecture[:200], timm.list_models(), n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise UnknownNameError(f"timm has no model named {name[:100]!r}{hint}")

@@ -234,8 +234,8 @@ def _input_shapes(model: nn.Module) -> list[tuple[int, ...]]:
     """The shapes of one picture that the network may take, the likeliest first.
 
     The sides are those that the network was built for, if it says so, else those that timm's configuration
-    states, else 224; the channels those of the first convolution (``in_chans`` is stated nowhere), else the
-    configuration's.
+    states, else 224; the channels those of the first convolution (``in_chans`` is stated nowhere), or the
+    configuration's, which come first where that convolution is grouped.
     """
     stated_by_timm = getattr(model, "pretrained_cfg", None)
     config = stated_by_timm if isinstance(stated_by_timm, Mapping) else {}

@@ -19,6 +19,7 @@ from .host import on_host
 from .mask import stage_of
 from .metadata import KINDS, Layer, Metadata, Source, check_layer_name
 from .names import expanded, is_remote, load_bank
+from .whole import as_seed
 
 # timm's tags name the training data; the last one of a tag is what the weights were last trained on.
 _DATASETS = {
@@ -119,6 +120,7 @@ def from_timm(name: str, kind: str = "depthwise", pretrained: bool = True, seed:
     """
     from .create import build_timm
 
+    seed = as_seed(seed)
     if pretrained:
         model = build_timm(name, pretrained=True)
     else:

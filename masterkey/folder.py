@@ -20,7 +20,7 @@ ATLAS_NAME = "atlas.png"
 LICENCE_NAME = "LICENSE"
 CARD_SIGN = b"(https://pypi.org/project/masterkey/) filter bank"  # as card.md has it
 ASSIGNMENT_NAME = "assignment.csv"  # of distilled keys
-CURVE_NAMES = ("curve.png", "curve.csv")
+CURVE_NAMES = ("curve.png", "curve.csv")  # which the command distill draws beside them
 
 
 def bank_files(bank: "Bank", *, where: str = FOLDER, recipe: "Recipe | None" = None) -> dict[str, bytes]:
@@ -52,7 +52,10 @@ def write_folder(directory: str | Path, files: Mapping[str, bytes]) -> Path:
     _refuse_foreign(folder)
     is_other = _weights_in(folder) not in (None, files[WEIGHTS_NAME])
     write_all_atomically({folder / name: data for name, data in files.items()})
-    for name in (LICENCE_NAME, ATLAS_NAME, ASSIGNMENT_NAME, *CURVE_NAMES) if is_other else ():
+    from .distill.curve import is_curve
+
+    curves = CURVE_NAMES if is_curve(folder / CURVE_NAMES[1]) else ()  # else they are somebody's own
+    for name in (LICENCE_NAME, ATLAS_NAME, ASSIGNMENT_NAME, *curves) if is_other else ():
         if name not in files:
             (folder / name).unlink(missing_ok=True)
     return folder
@@ -60,7 +63,7 @@ def write_folder(directory: str | Path, files: Mapping[str, bytes]) -> Path:
 
 def _refuse_foreign(folder: Path) -> None:
     """See that what would be replaced is a bank: not a network's checkpoint, nor a project's own README or LICENSE."""
-    names = (WEIGHTS_NAME, CARD_NAME, LICENCE_NAME, CONFIG_NAME, ATLAS_NAME, ASSIGNMENT_NAME, *CURVE_NAMES)
+    names = (WEIGHTS_NAME, CARD_NAME, LICENCE_NAME, CONFIG_NAME, ATLAS_NAME, ASSIGNMENT_NAME)
     there = [name for name in names if is_there(str(folder / name)) and (folder / name).is_file()]
     card = folder / CARD_NAME
     has_card = CARD_NAME in there and CARD_SIGN in card.read_bytes()

@@ -59,8 +59,8 @@ def file_sha256(path: Path) -> str:
 def is_bank(path: Path) -> bool:
     """Whether there is a weights file of a bank, by its header alone."""
     try:
-        return METADATA_KEY in read_header(path).metadata
-    except BankFormatError:
+        return path.is_file() and METADATA_KEY in read_header(path).metadata  # a pipe would be waited for
+    except (OSError, ValueError, BankFormatError):
         return False
 
 

@@ -17,6 +17,7 @@ from .host import on_host
 from .injection import inject
 from .metadata import canonical_json
 from .report import Report
+from .whole import as_seed
 
 
 @on_host()
@@ -32,6 +33,8 @@ def write_initial(
         SaveError: ``output`` is not a ``.safetensors`` name, is a bank, or cannot be written.
         UnknownNameError, CheckpointError, NoTargetLayersError, PlanError: as ``masterkey.create_model``.
     """
+    seed = as_seed(seed)
+    inject_kwargs = dict(inject_kwargs) | {"seed": as_seed(inject_kwargs.get("seed", 0))}
     if output.suffix != ".safetensors":
         raise SaveError(f"{output}: the file is written as safetensors, so its name must end in .safetensors")
     if is_bank(output):
@@ -47,7 +50,7 @@ def write_initial(
         "model": name,
         "timm": chosen,
         "bank": source.name,
-        "inject": dict(inject_kwargs),
+        "inject": inject_kwargs,
         "seed": seed,
     }
     # clones, because safetensors refuses tensors that share memory

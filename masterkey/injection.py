@@ -71,7 +71,8 @@ def inject(
 
     Raises:
         NoTargetLayersError: the network has no such layer.
-        PlanError: the bank does not fit under these rules, or the network is distributed already.
+        PlanError: the bank does not fit under these rules, a layer's class allows no subclass, or the network is
+            distributed already.
         UnknownNameError, BankFormatError, CheckpointError, HubError: the bank cannot be loaded.
         MasterkeyError: ``seed`` is none (``masterkey.whole.as_seed``).
     """

@@ -1,12 +1,13 @@
 """Which layers are meant: the first n, the last n, a stage, a name pattern."""
 
+import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from numbers import Integral
-from typing import Protocol
+from typing import Any, Protocol
 
 from .errors import PlanError
+from .whole import several
 
 LayerMask = int | str | Sequence[str]
 
@@ -32,6 +33,23 @@ def stage_of(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def as_mask(mask: Any) -> int | str | list[str] | None:
+    """Return a mask as numbers and texts that JSON has: numpy's numbers and tensors of one number are numbers.
+
+    Raises:
+        PlanError: neither a number, a pattern nor several patterns.
+    """
+    if mask is None or isinstance(mask, str):
+        return mask
+    terms = several(mask)
+    if all(isinstance(term, str) for term in terms):
+        return terms
+    try:
+        return operator.index(mask)
+    except TypeError as error:
+        raise PlanError(f"layers is a number, a pattern, or several patterns, not {mask!r:.100}") from error
+
+
 def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
     """Say for each layer whether the mask means it.
 
@@ -43,15 +61,13 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
     Raises:
         PlanError: a list of anything but patterns, or one of several patterns means no layer.
     """
+    mask = as_mask(mask)
     if mask is None:
         return [True] * len(layers)
-    if isinstance(mask, int | Integral):  # numpy's numbers are the latter alone
-        mask = int(mask)
+    if isinstance(mask, int):
         chosen = range(len(layers))[:mask] if mask >= 0 else range(len(layers))[mask:]
         return [i in chosen for i in range(len(layers))]
-    terms = [mask] if isinstance(mask, str) or not isinstance(mask, Iterable) else list(mask)
-    if not all(isinstance(term, str) for term in terms):
-        raise PlanError(f"layers is a number, a pattern, or several patterns, not {mask!r}")
+    terms = [mask] if isinstance(mask, str) else mask
     meant = [[_meant(layer, term) for layer in layers] for term in terms]
     for term, chosen_by in zip(terms, meant, strict=True):
         # a single one that means nothing is for the caller to judge, who knows what the layers belong to

@@ -106,8 +106,11 @@ def _convolutions(path: Path) -> Iterator[_Convolution]:
         from onnx import numpy_helper
     except ImportError as missing:
         raise CheckpointError("ONNX files need the extra onnx: pip install 'masterkey[onnx]'") from missing
-    if not path.is_file():
-        raise CheckpointError(f"{str(path)!r:.200} {'is no plain file' if path.exists() else 'does not exist'}")
+    try:
+        if not path.is_file():
+            raise CheckpointError(f"{str(path)!r:.200} {'is no plain file' if path.exists() else 'does not exist'}")
+    except OSError as error:
+        raise CheckpointError(f"cannot read {str(path)!r:.200}: {error.strerror or error}") from error
     try:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # whatever its parser and its readers of external data raise for a broken file

@@ -252,4 +252,4 @@ def _scaled(filters: Tensor, factors: Tensor, target: Target, rule: ScaleRule) -
         norms = wide.flatten(1).norm(dim=1)
         return (wide / torch.where(norms > 0, norms, 1.0).view(-1, 1, 1, 1)).float()
     deviation = wide.std()
-    return (wide * (target.initial.double().std() / deviation) if deviation > 0 else wide).float()
+    return (wide * (target.initial.detach().cpu().double().std() / deviation) if deviation > 0 else wide).float()

@@ -14,13 +14,23 @@ def whole_number(value: Any, what: str, least: int, most: int = LARGEST) -> int:
     Raises:
         MasterkeyError: it is none, or not from ``least`` to ``most``.
     """
+    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        number = None if is_bool else operator.index(value)
     except TypeError:
         number = None
     if number is None or not least <= number <= most:
-        raise MasterkeyError(f"{what} is a whole number from {_spelt(least)} to {_spelt(most)}, not {value!r:.80}")
+        given = f"{value!r:.80}" if number is None or abs(number) < 10**80 else "one of more than 80 digits"
+        raise MasterkeyError(f"{what} is a whole number from {_spelt(least)} to {_spelt(most)}, not {given}")
     return number
+
+
+def several(value: Any) -> list[Any]:
+    """Return what can be iterated over as a list, and all else, an array of no dimension too, as a list of itself."""
+    try:
+        return list(value)
+    except TypeError:
+        return [value]
 
 
 def as_seed(seed: Any) -> int:

@@ -194,13 +194,15 @@ def test_kill_in_the_middle_of_saving(tmp_path):
         "    child = os.fork()\n"
         "    while not child:\n"
         "        banks[1].save_pretrained(sys.argv[1]); banks[0].save_pretrained(sys.argv[1]); os.write(writer, b'.')\n"
-        "    os.read(reader, 1)  # on a busy machine it takes a while to begin\n"
+        "    os.close(writer); os.read(reader, 1)  # on a busy machine it takes a while to begin\n"
         "    time.sleep(chance.uniform(0.001, 0.05))\n"
-        "    os.kill(child, signal.SIGKILL); os.waitpid(child, 0); os.close(reader); os.close(writer)\n"
+        "    os.kill(child, signal.SIGKILL); os.waitpid(child, 0); os.close(reader)\n"
         "    seen.add(Bank.from_pretrained(sys.argv[1]).sha256)\n"
         "assert seen == known, seen\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "bank"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "bank"], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (tmp_path / "bank").iterdir()}
     assert {name for name in names if not name.startswith(".")} == {"README.md", "config.json", "model.safetensors"}
@@ -237,13 +239,21 @@ def test_another_bank_in_the_same_folder_leaves_nothing_of_its_own(tmp_path):
     joined = replace(BANK.metadata, licence="MIT AND my-own-licence")
     Bank(BANK.layers, joined).save_pretrained(tmp_path)
     for name in ("assignment.csv", "curve.csv", "curve.png"):
-        (tmp_path / name).write_text("of the other one")
+        (tmp_path / name).write_text("keys,explained,error\n")
     (tmp_path / "notes.txt").write_text("mine")
     Bank(BANK.layers, joined).save_pretrained(tmp_path)  # the same bank: all of it stays
     assert (tmp_path / "assignment.csv").exists()
     small_bank().renamed("other").save_pretrained(tmp_path)
     own = {"config.json", "README.md", "atlas.png", "model.safetensors", "notes.txt"}
     assert {path.name for path in tmp_path.iterdir()} == own
+
+
+def test_a_curve_of_something_else_is_left_alone(tmp_path):
+    for name in ("curve.csv", "curve.png"):
+        (tmp_path / name).write_text("epoch,accuracy\n")
+    for bank in (small_bank(), small_bank(1)):
+        bank.save_pretrained(tmp_path)
+    assert all((tmp_path / name).read_text() == "epoch,accuracy\n" for name in ("curve.csv", "curve.png"))
 
 
 def test_a_link_to_itself_is_one_sentence(tmp_path):

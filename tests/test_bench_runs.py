@@ -2,6 +2,7 @@
 
 import random
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_corrupt_pictures_are_refused_or_left_out_and_named_in_the_result(pictur
     assert "1 of 18 pictures cannot be decoded: train/light/3.png: " in summary.failed[planned.config.id]
     assert "--skip-corrupt" in summary.failed[planned.config.id]
 
-    assert run_sweep(experiment, store, retry_failed=True, skip_corrupt=True).done == [planned.config.id]
+    assert run_sweep(experiment, store, retry_before=time.time(), skip_corrupt=True).done == [planned.config.id]
     metrics = store.read(planned.config.id)["metrics"]
     assert metrics["skipped_pictures"] == ["train/light/3.png"]
     assert metrics["train_pictures"] == whole["train_pictures"] - 1

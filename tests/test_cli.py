@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -177,9 +178,12 @@ def test_init_keeps_a_checkpoint_but_for_depthwise_weights(cli, tmp_path):
         (["extract", "missing.pth", "-o", "out"], "does not exist"),
         (["extract", "missing.onnx", "-o", "out"], "does not exist"),
         (["extract", "./convnext_femto", "-o", "out"], "does not exist"),
+        (["extract", f"./{'x' * 300}.onnx", "-o", "out"], "cannot read"),
         (["inspect", "foo:bar"], "timm makes nothing of 'foo:bar'"),
-        (["inspect", "local-dir:nowhere"], "local-dir:nowhere"),
+        (["inspect", "hf-hub:"], "timm makes nothing of 'hf-hub:'"),
+        (["inspect", "local-dir:nowhere"], "'nowhere' is no network's folder"),
         (["info", "scale-space-8", "--revision", "v1"], "has no revisions"),
+        (["info", "shuffled-pixels:scale-space-8", "--revision", "v1"], "'scale-space-8' has no revisions"),
         (["plot", "scale-space-8", "--output=~nobody-here/atlas.png"], "no such user"),
         (["init", "test_convnext", "--bank", "random", "-o", "model.bin"], "must end in .safetensors"),
         (["init", "test_convnext", "--bank", "random", "-o", "/proc/nowhere/m.safetensors"], "cannot write"),
@@ -313,13 +317,17 @@ def test_init_does_not_replace_a_bank(cli, bank_dir, tmp_path):
     before = Path(weights).read_bytes()
     code, _, err = cli("init", "test_convnext", "-o", weights)
     assert code == 1 and "is a bank and would be replaced" in err and Path(weights).read_bytes() == before
+    pipe = tmp_path / "pipe.safetensors"
+    os.mkfifo(pipe)  # which nobody writes to
+    code, _, err = cli("init", "test_convnext", "-o", pipe)
+    assert code == 1 and "a device or a pipe" in err and pipe.is_fifo()
     start = tmp_path / "start.safetensors"
     assert [cli("init", "test_convnext", "-o", start)[0] for _ in range(2)] == [0, 0]  # its own it does replace
 
 
 @pytest.mark.parametrize(("closed", "code"), [(">&-", 1), ("2>&-", 0), ("2>&- >&-", 1)])
 def test_closed_streams_are_no_traceback(closed, code, tmp_path):
-    command = f"{sys.executable} -m masterkey.cli.main list {closed}"
+    command = f"{shlex.quote(sys.executable)} -m masterkey.cli.main list {closed}"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == code and "Traceback" not in done.stderr
     assert ("standard output is closed" in done.stderr) is (closed == ">&-")

@@ -1,6 +1,7 @@
 """One line from a name to a network with a bank inside."""
 
 import argparse
+import json
 
 import pytest
 import timm
@@ -101,3 +102,14 @@ class TestCreateModel:
         for path in (tmp_path / "other.safetensors", tmp_path / "none.pth"):
             with pytest.raises(CheckpointError, match=path.name):
                 create_model(CONVNEXT, "scale-space-8", checkpoint_path=str(path))
+
+
+def test_names_of_folders_that_timm_cannot_make_out(tmp_path):
+    config = {"architecture": "no_such_network", "num_classes": 3, "pretrained_cfg": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnknownNameError, match="no_such_network"):
+        create_model(f"local-dir:{tmp_path}")
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": CONVNEXT}))
+    assert verify(create_model(f"local-dir:{tmp_path}")) == []
+    with pytest.raises(IndexError):  # an argument that the network does not take is the caller's, under any name
+        create_model(f"local-dir:{tmp_path}", features_only=True, out_indices=(9,))

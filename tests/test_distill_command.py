@@ -111,6 +111,10 @@ def test_a_curve_does_not_replace_figures_of_something_else(mixed, tmp_path, cap
     assert "results.csv is no curve and would be replaced" in capsys.readouterr().err
     assert results.read_text() == "epoch,accuracy\n1,50\n" and not (tmp_path / "keys").exists()
     assert [run([*command, "--curve", str(tmp_path / "curve.png")]) for _ in range(2)] == [0, 0]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "curve.csv").write_text("epoch,accuracy\n1,50\n")
+    assert run(["distill", str(mixed), "-o", str(tmp_path / "run"), *KMEANS, "--kernel", "3"]) == 1
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["curve.csv"]
 
 
 def test_several_banks_are_joined(mixed, tmp_path):

@@ -223,6 +223,12 @@ def test_what_is_no_recipe_is_refused(text, words, tmp_path):
     assert words in str(caught.value) and "r.toml" in str(caught.value)
 
 
+def test_a_recipe_in_the_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.toml").write_text(OWN)
+    assert find_recipe("~/mine.toml").name == "mine"
+
+
 def test_a_recipe_that_is_not_there():
     with pytest.raises(RecipeError, match=r"did you mean convnext-tiny\.in1k"):
         find_recipe("convnext-tiny.in22k")

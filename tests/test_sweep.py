@@ -149,13 +149,13 @@ def test_a_failure_is_recorded_and_not_tried_again_unless_asked(pictures, store,
     assert (summary.done, list(summary.failed)) == ([], [failing])
     assert files(store.root) == before
 
-    summary = run_sweep(experiment, store, retry_failed=True)
+    summary = run_sweep(experiment, store, retry_before=time.time())
     assert list(summary.failed) == [failing]
     failed = str(store.failed_path(failing).relative_to(store.root))
     assert files(store.root)[failed][0] != before[failed][0]  # tried, once, and recorded anew
 
     masterkey.Bank.from_model("test_convnext", pretrained=False).save_pretrained(late)
-    summary = run_sweep(experiment, store, retry_failed=True)
+    summary = run_sweep(experiment, store, retry_before=time.time())
     assert (summary.done, summary.failed) == ([failing], {})
     assert not store.failed_path(failing).exists()
 

@@ -11,6 +11,8 @@ from masterkey.bank import Bank, as_kernel
 from masterkey.closed_form.banks import ComputedBank
 from masterkey.distill import distill
 from masterkey.errors import MasterkeyError
+from masterkey.extract import from_timm
+from masterkey.initial import write_initial
 from masterkey.whole import as_seed, whole_number
 
 
@@ -53,7 +55,30 @@ def test_injection_takes_numpys_seeds(bank):
     assert equal(depthwise_weights(one), depthwise_weights(other))
 
 
-@pytest.mark.parametrize("seed", [-(2**63), 2**63, 2**70, 1.0, "1", None, True, np.float64(1), torch.tensor(0.5)])
+def test_networks_begin_by_numpys_seeds(tmp_path):
+    files = [tmp_path / "plain.safetensors", tmp_path / "numpys.safetensors"]
+    for file, seed in zip(files, (3, np.int64(3)), strict=True):
+        write_initial("test_convnext", "random", file, seed=seed, inject_kwargs={"seed": seed})
+    assert files[0].read_bytes() == files[1].read_bytes()
+    one, other = (from_timm("test_convnext", pretrained=False, seed=seed) for seed in (3, np.int64(3)))
+    assert (one.sha256, one.metadata) == (other.sha256, other.metadata)
+
+
+@pytest.mark.parametrize("number", [np.int64(1), np.array(1), torch.tensor(1)])
+def test_masks_take_numbers_of_any_kind(number):
+    for some, plain in (
+        (make_bank().select(layers=number), make_bank().select(layers=1)),
+        (make_bank().select(stages=number), make_bank().select(stages=1)),
+        (make_bank().select(stages=[number]), make_bank().select(stages=1)),
+    ):
+        assert (some.metadata, some.sha256) == (plain.metadata, plain.sha256)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [-(2**63), 2**63, 2**70, 1.0, "1", None, True, np.float64(1), torch.tensor(0.5), torch.tensor(True), 10**5000],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_is_no_seed_is_refused_and_nothing_is_changed(seed):
     with pytest.raises(MasterkeyError, match=r"a seed is a whole number from -2\*\*63 \+ 1 to 2\*\*63 - 1, not"):
         as_seed(seed)

@@ -5,7 +5,7 @@
 
 ``bank`` is a bank's folder, or its file without .safetensors or .onnx; the other columns may be left out or empty. What
 is not said comes from the bank itself, or is "unknown". Of a network in an ONNX file all filters larger than 1x1 are
-taken, depthwise and dense.
+taken, depthwise, grouped and dense.
 """
 
 import csv
@@ -124,8 +124,8 @@ def _read_whole(filters: Filters) -> Surveyed | MasterkeyError:
 
 def _open_folder(collection: Collection, folder: Path) -> None:
     tags = _read_tags(folder / TAGS_NAME)
-    files = sorted(_files_in(folder))
-    if not files:
+    files = sorted(_files_in(folder, collection.broken))
+    if not files and not collection.broken:
         raise MasterkeyError(f"{folder} holds neither {WEIGHTS_NAME} nor any bank or ONNX file")
     for file in files:
         inside = file.relative_to(folder)
@@ -135,13 +135,13 @@ def _open_folder(collection: Collection, folder: Path) -> None:
         raise MasterkeyError(f"{folder / TAGS_NAME} describes {', '.join(tags)}, but there is no such bank beside it")
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
-    """Every bank and ONNX file below a folder; one that may not be read is not passed over, as rglob does."""
+def _files_in(folder: Path, broken: dict[str, str]) -> Iterator[Path]:
+    """Every bank and ONNX file below a folder; one that may not be read is broken, and not passed over as by rglob."""
 
-    def refuse(error: OSError) -> None:
-        raise MasterkeyError(f"{error.filename} cannot be read: {error.strerror}") from error
+    def note(error: OSError) -> None:
+        broken[str(error.filename)] = f"{error.filename} cannot be read: {error.strerror}"
 
-    for parent, _, names in os.walk(folder, onerror=refuse):
+    for parent, _, names in os.walk(folder, onerror=note):
         yield from (Path(parent, name) for name in names if name.lower().endswith(_SUFFIXES))
 
 

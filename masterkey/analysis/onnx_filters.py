@@ -15,7 +15,7 @@ _AT_A_TIME = 2  # files kept in memory: two threads read, each the layers of one
 
 
 class OnnxFilters:
-    """All filters larger than 1x1 of an ONNX file, depthwise and dense.
+    """All filters larger than 1x1 of an ONNX file, depthwise, grouped and dense.
 
     Raises:
         CheckpointError: the file cannot be read, holds no such filters, or the extra ``onnx`` is missing.

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,9 +33,13 @@ def curve_csv(curves: Mapping[str, Curve]) -> bytes:
     return text.getvalue().encode()
 
 
-def is_curve(data: bytes) -> bool:
-    """Whether a CSV file is one of curves."""
-    return data.splitlines()[:1] in ([b"keys,explained,error"], [b"filters,keys,explained,error"])
+def is_curve(path: Path) -> bool:
+    """Whether a CSV file is there and one of curves."""
+    try:
+        with path.open("rb") as file:
+            return file.readline().rstrip() in (b"keys,explained,error", b"filters,keys,explained,error")
+    except OSError:
+        return False
 
 
 def plot_curve(curves: Mapping[str, Curve]) -> "Figure":
