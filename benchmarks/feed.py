@@ -57,6 +57,7 @@ def fit(device: torch.device, *arrays: np.ndarray) -> bool:
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept of a run before
     return sum(array.nbytes for array in arrays) <= SHARE_FOR_PICTURES * free
 
 

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import torch
 
+_SIGNS = (
+    *("out of memory", "not enough memory", "can't allocate memory"),
+    *("ALLOC_FAILED", "ALLOCATION_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED"),  # cuDNN's and cuBLAS' words for a full GPU
+)
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or in the CPU's allocator."""
-    signs = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _SIGNS)
 
 
 def peak_memory(device: torch.device) -> int:

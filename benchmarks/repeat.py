@@ -24,12 +24,16 @@ def repeats(run_id: str, store: ResultStore) -> bool:
     """Do a finished run again, with as many threads, and say whether it gave the same bytes.
 
     Raises:
-        BenchmarkError: there is no such run, or weights that it takes are not here.
+        BenchmarkError: there is no such run, it was made on a GPU, or weights that it takes are not here.
     """
     result = store.read(run_id)
     if result is None:
         raise BenchmarkError(f"no run {run_id} in {store.root}")
     metrics = result["metrics"]
+    if result["machine"]["device"] != "cpu":
+        raise BenchmarkError(
+            f"run {run_id} was made on {result['machine']['device']}; a CPU alone gives the same bytes"
+        )
     config = run_config(metrics["config"])
     torch.set_num_threads(result["machine"]["threads"])
     with tempfile.TemporaryDirectory() as folder:

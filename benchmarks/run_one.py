@@ -197,7 +197,8 @@ def _do(experiment: Experiment, setup: Setup, group: Group) -> int:
         lost = is_lost_process(error)
         if group.size == 1 or not (lost or isinstance(error, MasterkeyError)):
             raise
-        sentence = f"process {group.rank}: another process has ended" if lost else str(error)
+        reason = f"process {group.rank}: another process has ended, or cannot be reached: {error}"
+        sentence = reason if lost else str(error)
         print(f"masterkey: {sentence}", file=sys.stderr, flush=True)
         # leaving the group properly could mean to wait for those who wait for this process
         os._exit(1)
@@ -208,11 +209,16 @@ def _do(experiment: Experiment, setup: Setup, group: Group) -> int:
 
 def _check_device(device: str) -> None:
     """Refuse GPUs that are not here."""
-    kind = device.split(":")[0]
-    if kind == "cpu":
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:  # no device's name
+        chosen = None
+    if chosen is not None and chosen.type == "cpu":
         return
     wanted = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if kind != "cuda" or torch.cuda.device_count() < wanted:
+    # of several processes each takes the GPU of its number, whatever the index
+    index = chosen.index if chosen is not None and wanted == 1 else None
+    if chosen is None or chosen.type != "cuda" or torch.cuda.device_count() < max(wanted, (index or 0) + 1):
         raise BenchmarkError(
             f"device {device!r:.40} cannot be used for {wanted} processes here: there are {torch.cuda.device_count()} "
             "GPUs, and every process takes one of its own (--device cuda)"

@@ -118,6 +118,7 @@ def train(
             raise BenchmarkError(
                 f"out of memory with batch_size {batch_size} at {data.pixels} pixels; "
                 + (f"try {half}" if half else "use a smaller network or fewer pixels")
+                + (", or fewer --jobs if several runs share the GPU" if group.device.type == "cuda" else "")
             ) from error
 
 
@@ -199,7 +200,8 @@ class _Run:
             start = time.perf_counter()
             self._learn(batches[self.step])
             self.step += 1
-            if self.step % _STEPS_BETWEEN_LOOKS == 0 or self.step == self.steps_per_epoch:
+            look = self.step % _STEPS_BETWEEN_LOOKS == 0 or self.step == self.steps_per_epoch
+            if look or self._is_due():  # it waits for a GPU, whose work is so within the time that is taken
                 self._refuse_non_finite_losses()
             self.seconds[-1] += time.perf_counter() - start
             self._save_if_due()
@@ -256,8 +258,12 @@ class _Run:
         self.parallel = self.group.parallel(self.model)
         self.optimizer = new_optimizer(self.model, self.config, self.optimizer)
 
+    def _is_due(self) -> bool:
+        is_writer = self.checkpoint is not None and self.group.rank == 0
+        return is_writer and time.monotonic() - self.saved >= self.checkpoint_every
+
     def _save_if_due(self) -> None:
-        if self.checkpoint is None or self.group.rank > 0 or time.monotonic() - self.saved < self.checkpoint_every:
+        if self.checkpoint is None or not self._is_due():
             return
         self._refuse_non_finite_losses()
         state = {
@@ -270,6 +276,7 @@ class _Run:
             "seconds": self.seconds,
             "spent": self.earlier_seconds + time.perf_counter() - self.began,
             "peak_memory": self._peak_memory(),
+            "device": self.group.device.type,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
@@ -292,7 +299,9 @@ class _Run:
         self.curve = [Epoch(**epoch) for epoch in state["curve"]]
         # a checkpoint of an earlier version knows the time of training alone
         self.earlier_seconds = state.get("spent", sum(self.seconds))
-        self.earlier_peak = state.get("peak_memory", 0)
+        # a GPU's memory and a CPU's are not the same figure
+        is_same = state.get("device", "cpu") == self.group.device.type
+        self.earlier_peak = state.get("peak_memory", 0) if is_same else 0
 
     def _peak_memory(self) -> int:
         """Bytes, over all starts."""

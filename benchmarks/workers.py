@@ -176,7 +176,8 @@ def _do_and_record(config: RunConfig, setup: Setup, on_epoch: Callable[[Report],
         )
     except Exception as error:
         if is_lost_process(error):
-            return Report(config.id, "stopped", f"another process of run {config.id} has ended")
+            sentence = f"another process of run {config.id} has ended, or cannot be reached: {error}"
+            return Report(config.id, "stopped", sentence)
         return record_failure(config, setup.store, error)
     return Report(config.id, "done")
 

@@ -140,6 +140,8 @@ def run(
         raise typer.BadParameter("a Ray cluster takes as many runs as it has CPUs for; leave --jobs out")
     if gpus is not None and ray is None:
         raise typer.BadParameter("shares of a GPU are dealt out by Ray only", param_hint="--gpus")
+    if ray is not None and ":" in device:
+        raise typer.BadParameter("Ray shows every run a GPU of its own; say --device cuda", param_hint="--device")
     part = {"arms": only or (), "targets": target or (), "models": model or ()}
     names = list(dict.fromkeys(experiments))
     loaded = [load_experiment(name, size).with_batch_size(batch_size).only(**part) for name in names]

@@ -243,6 +243,7 @@ def test_show_refuses_what_is_no_run(cli, tmp_path):
         (("arms", "--size", "smoke", "--jobs", "0"), 2, "jobs"),
         (("arms", "--size", "smoke", "--jobs", "2", "--ray", "auto"), 2, "--jobs"),
         (("arms", "--size", "smoke", "--gpus", "1"), 2, "--gpus"),
+        (("arms", "--size", "smoke", "--device", "cuda:1", "--ray", "auto"), 2, "--device cuda"),
     ],
 )
 def test_bad_input_is_one_sentence(cli, tmp_path, arguments, code, sentence):

@@ -25,5 +25,10 @@ def test_the_same_bytes_or_not(tmp_path, monkeypatch):
     path.write_text(json.dumps(result))
     assert not repeats(run_id, store)
 
+    result["machine"]["device"] = "NVIDIA H200"
+    path.write_text(json.dumps(result))
+    with pytest.raises(BenchmarkError, match="made on NVIDIA H200"):
+        repeats(run_id, store)
+
     with pytest.raises(BenchmarkError, match="no run 0123456789ab"):
         repeats("0123456789ab", store)

@@ -30,6 +30,7 @@ from masterkey.benchmarks.checkpoint import load_checkpoint, save_checkpoint
 from masterkey.benchmarks.config import BenchmarkError, TrainConfig
 from masterkey.benchmarks.data import Part
 from masterkey.benchmarks.feed import Feed, fit, to_device
+from masterkey.benchmarks.memory import is_out_of_memory
 from masterkey.benchmarks.optimization import learning_rate, new_optimizer
 from masterkey.benchmarks.training import train
 
@@ -156,7 +157,9 @@ def test_pictures_on_the_host_give_the_same_curve(monkeypatch):
 
 
 def test_pictures_stay_on_the_host_if_they_take_more_than_half_of_what_is_free_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (200, 1_000))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (150, 1_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 60)  # of which a run before has left 50
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10)
     gpu, array = torch.device("cuda"), np.zeros(50, dtype=np.uint8)
     assert fit(gpu, array, array)
     assert not fit(gpu, array, array, array[:1])
@@ -375,6 +378,26 @@ def test_a_start_may_have_begun_before_its_training(tmp_path):
     outcome = train(network(), tints(), PLAIN, seed=0, checkpoint=path, checkpoint_every=0.0, began=began)
     assert 500 < torch.load(path, weights_only=True)["spent"] < 600
     assert outcome.earlier_seconds == 0
+
+
+def test_memory_of_another_kind_of_device_is_not_carried_on(broken_off):
+    state = torch.load(broken_off, weights_only=True)
+    save_checkpoint(broken_off, {**state, "device": "cuda", "peak_memory": 2**50})
+    assert train(network(), tints(), PLAIN, seed=0, checkpoint=broken_off).peak_memory < 2**45
+
+
+@pytest.mark.parametrize(
+    ("sentence", "is_memory"),
+    [
+        ("CUDA out of memory. Tried to allocate 20.00 MiB", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_what_says_that_memory_ran_out(sentence, is_memory):
+    assert is_out_of_memory(RuntimeError(sentence)) is is_memory
 
 
 def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(broken_off):
