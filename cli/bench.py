@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .bench_report import Arms, BatchSize, Models, Targets, report
-from .options import home_expanded
+from .bench_report import Arms, BatchSize, Models, Results, Targets, report
 from .output import Json, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -17,15 +16,6 @@ if TYPE_CHECKING:
     from masterkey.benchmarks.store import ResultStore
 
 app = typer.Typer(help="Experiments: what a bank is worth, against every control.", no_args_is_help=True)
-
-Results = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        callback=home_expanded,
-        help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given.",
-    ),
-]
 
 
 @app.command("list")

@@ -26,6 +26,14 @@ BatchSize = Annotated[
         min=1, metavar="N", help="For every run instead of the experiment's; these are other runs, with other ids."
     ),
 ]
+Results = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        callback=home_expanded,
+        help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given.",
+    ),
+]
 
 
 def report(
@@ -36,14 +44,7 @@ def report(
     size: Annotated[
         Literal["smoke", "small", "paper"], typer.Option(help="Seconds, hours, or as in the paper.")
     ] = "small",
-    results: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            callback=home_expanded,
-            help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given.",
-        ),
-    ] = None,
+    results: Results = None,
     only: Arms = None,
     target: Targets = None,
     model: Models = None,

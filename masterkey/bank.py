@@ -196,9 +196,8 @@ class Bank:
                 f"select(layers={layers!r}, stages={wanted_stages}, kernel={kernel}) leaves none of the "
                 f"{len(self.layers)} layers of bank {self.name}"
             )
-        pattern = layers if isinstance(layers, int | str | None) else list(layers)
         about = self.metadata.after(
-            "select", kept, layers=pattern, stages=wanted_stages, kernel=wanted_kernel and list(wanted_kernel)
+            "select", kept, layers=layers, stages=wanted_stages, kernel=wanted_kernel and list(wanted_kernel)
         )
         return Bank({layer.name: self.layers[layer.name] for layer in kept}, about)
 

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from .errors import BankFormatError
 from .metadata import Layer, Metadata, canonical_json, parse_metadata, strict_json
+from .whole import LARGEST
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 METADATA_KEY = "masterkey"
 _HEADER_LIMIT = 100_000_000  # safetensors' own limit on its header, in bytes
-_LARGEST_SIZE = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def _check_offsets(where: str, entries: dict[str, Any], data_size: int) -> None:
             shape, dtype = entry["shape"], entry["dtype"]
             if not isinstance(shape, list) or not isinstance(dtype, str):
                 raise TypeError("a shape that is no list, or a dtype that is no text")
-            if not all(type(number) is int and 0 <= number <= _LARGEST_SIZE for number in (begin, end, *shape)):
+            if not all(type(number) is int and 0 <= number <= LARGEST for number in (begin, end, *shape)):
                 raise TypeError("sizes that are not whole numbers from 0 to 2**63 - 1")
             if begin != position or end < begin:
                 raise BankFormatError(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .errors import PlanError
 
-__all__ = ["Frozen", "freeze_module", "frozen_conv2d", "is_frozen", "require_freezable", "thaw_module"]
+__all__ = ["Frozen", "freeze_module", "frozen_conv2d", "held_weight", "is_frozen", "require_freezable", "thaw_module"]
 
 
 def frozen_conv2d(
@@ -211,12 +211,18 @@ def _new_frozen(plain: type[nn.Module]) -> nn.Module:
     return cls.__new__(cls)
 
 
+def held_weight(module: nn.Module) -> Tensor | None:
+    """The weight that a layer holds itself; None where it is computed from other tensors."""
+    # not module.weight: to read a parametrized weight can change the network (spectral norm iterates)
+    return module._parameters.get("weight", module._buffers.get("weight"))
+
+
 def _weight_of(module: nn.Module) -> Tensor:
     """The weight that a layer holds itself."""
     name = type(module).__name__
     if not isinstance(module, nn.Conv2d | nn.Linear):
         raise PlanError(f"Only Conv2d and Linear layers can be frozen or thawed, this is a {name}.")
-    weight = module._parameters.get("weight", module._buffers.get("weight"))
+    weight = held_weight(module)
     if weight is None:
         raise PlanError(
             f"The weight of this {name} is computed from other tensors (weight norm, pruning or another "

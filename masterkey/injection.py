@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from .bank import Bank
 from .depthwise import Found, FoundLayer, require_layers
 from .errors import NotInjectedError, PlanError
-from .frozen import freeze_module, is_frozen, require_freezable, thaw_module
+from .frozen import freeze_module, held_weight, is_frozen, require_freezable, thaw_module
 from .host import on_host
 from .mask import LayerMask
 from .plan import Target, make_plan
@@ -271,13 +271,8 @@ def _targets(model: nn.Module, found: Found) -> list[Target]:
     return targets
 
 
-def _held_weight(module: nn.Module) -> Tensor | None:
-    # not module.weight: to read a parametrized weight can change the network (spectral norm iterates)
-    return module._parameters.get("weight", module._buffers.get("weight"))
-
-
 def _own_weight(name: str, module: nn.Module) -> Tensor:
-    weight = _held_weight(module)
+    weight = held_weight(module)
     if weight is None:
         raise PlanError(
             f"{name} computes its weight (a parametrization), so no filter can be put there; "
@@ -306,7 +301,7 @@ def _weight(module: nn.Module) -> Tensor:
 
 
 def _holds(module: nn.Module, filters: Tensor) -> bool:
-    weight = _held_weight(module)  # None: it is computed since, whatever it comes to
+    weight = held_weight(module)  # None: it is computed since, whatever it comes to
     if weight is None or weight.is_meta:
         return False
     return torch.equal(weight.detach().cpu(), filters.to(weight.dtype).cpu())

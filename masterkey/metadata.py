@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from .errors import BankFormatError
+from .whole import LARGEST
 
 FORMAT_VERSION = 1
 KINDS = ("depthwise", "pointwise", "dense", "all")
@@ -18,7 +19,6 @@ CHECKSUM_KEY = "metadata_sha256"
 LONGEST_LAYER_NAME = 1000
 
 _DEPTH_LIMIT = 200  # of nested JSON: a third of what Python's own reader and writer stand
-_LARGEST_INT = 2**63 - 1
 # Names are printed: no escape sequences, no line breaks, and nothing that UTF-8 cannot hold.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -175,7 +175,7 @@ def _check_tree(value: object) -> None:
         for item in level:
             if isinstance(item, str) and _UNPRINTABLE.search(item):
                 raise ValueError(f"{item!r:.80} holds control characters or broken Unicode")
-            if isinstance(item, int) and abs(item) > _LARGEST_INT:
+            if isinstance(item, int) and abs(item) > LARGEST:
                 raise ValueError("it holds a whole number beyond 2**63 - 1, which other readers cannot")
             if isinstance(item, Mapping):
                 below += [*item.keys(), *item.values()]
@@ -272,7 +272,7 @@ def _optional_text(raw: Mapping[str, Any], key: str) -> str | None:
 
 
 def _count(value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _LARGEST_INT:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
         raise ValueError(f"{value!r:.40} is not a whole number from {least} to 2**63 - 1")
     return value
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from .errors import MasterkeyError
 
-LARGEST = 2**63 - 1  # that a bank file and the metadata of many readers can hold
+LARGEST = 2**63 - 1  # that every reader of a bank file can hold
 
 
 def whole_number(value: Any, what: str, least: int, most: int = LARGEST) -> int:
