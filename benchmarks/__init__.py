@@ -1,1 +1,8 @@
-"""Benchmarks: scripts whose recorded results back every figure in README."""
+"""Benchmarks: the harness, and the scripts whose recorded results back every figure in README."""
+
+from masterkey.errors import MasterkeyError
+
+try:
+    import fcntl  # noqa: F401  (a run is held by flock, which the kernel takes back from a process that was killed)
+except ImportError:  # on Windows
+    raise MasterkeyError("the benchmarks need Linux, macOS or WSL; all else of masterkey does not") from None

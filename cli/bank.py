@@ -258,9 +258,9 @@ def _load(
     loaded = load_bank(bank, revision, None, token, local_files_only)
     if size is None:
         return loaded
-    from masterkey.closed_form.banks import ComputedBank
+    from masterkey.late import LateBank
 
-    if not isinstance(loaded, ComputedBank):
+    if not isinstance(loaded, LateBank):
         raise typer.BadParameter("a stored bank has the kernels it has; --kernel is for computed banks")
     return loaded.at(size)
 

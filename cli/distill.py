@@ -110,10 +110,10 @@ def _load(names: list[str], kernel: str | None) -> "Bank":
     size = parse_size(kernel)
     loaded = [load_bank(name) for name in names]
     from masterkey.bank import join
-    from masterkey.closed_form.banks import ComputedBank
+    from masterkey.late import LateBank
 
     banks = [
-        bank.at(size or 7) if isinstance(bank, ComputedBank) else bank if size is None else bank.select(kernel=size)
+        bank.at(size or 7) if isinstance(bank, LateBank) else bank if size is None else bank.select(kernel=size)
         for bank in loaded
     ]
     return banks[0] if len(banks) == 1 else join(banks)

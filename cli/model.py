@@ -35,7 +35,7 @@ def inspect(
 ) -> None:
     """Show a network's depthwise layers.
 
-    In forward order; with --bank, what that bank would put into each.
+    In forward order; with --bank, what that bank would put into each. --layers names those that are meant.
 
     Examples:
 
@@ -43,19 +43,25 @@ def inspect(
 
     masterkey inspect mobilenetv3_large_100 --bank ./mcunet --layers stage:2
     """
+    options = inject_options(policy, layers, kernel, scale, seed)
+    if bank is None and options != inject_options(DEFAULT_POLICY, layers, DEFAULT_KERNEL, DEFAULT_SCALE, 0):
+        raise typer.BadParameter("--policy, --kernel, --scale and --seed say how a bank goes in", param_hint="--bank")
     with doing(f"building {model}"):
         from masterkey.create import build_timm
         from masterkey.depthwise import require_layers
         from masterkey.injection import inject
+        from masterkey.mask import require_meant
 
         network = build_timm(model)
         if bank is not None:
-            report = inject(network, bank, **inject_options(policy, layers, kernel, scale, seed))
+            report = inject(network, bank, **options)
         else:
             found = require_layers(network)
+            meant = require_meant(found.layers, options["layers"])
     if bank is not None:
         print_json(report.to_dict()) if json else typer.echo(str(report))
         return
+    shown = [layer for layer, is_meant in zip(found.layers, meant, strict=True) if is_meant]
     facts = [
         {
             "layer": layer.name,
@@ -65,7 +71,7 @@ def inspect(
             "channels": layer.groups,
             "stage": layer.stage,
         }
-        for layer in found.layers
+        for layer in shown
     ]
     if json:
         print_json({"model": model, "order": found.order, "layers": facts})
@@ -78,7 +84,7 @@ def inspect(
             f"{layer.stride[0]}x{layer.stride[1]}",
             "-" if layer.stage is None else str(layer.stage),
         ]
-        for layer in found.layers
+        for layer in shown
     ]
     print_table(["layer", "filters", "kernel", "stride", "stage"], rows)
 
@@ -111,7 +117,7 @@ def init(
     """Write initial weights with a bank inside.
 
     A state dict for timm's --initial-checkpoint or any loader. It holds the filters, not their being frozen: to
-    keep them so, load it in Python and inject the bank again, or start from masterkey.create_model.
+    keep them so, load it in Python and inject the network's own filters into itself, as the last line says.
 
     Examples:
 
@@ -146,7 +152,11 @@ def init(
                 raise
             said = f"timm's {model} cannot be built with {' '.join(model_kwargs or [])}: {error}"
             raise typer.BadParameter(said, param_hint="--model-kwargs") from error
-    tell(f"wrote {output}; masterkey.create_model(…, checkpoint_path=…) with the same bank keeps its filters frozen")
+    masked = "" if options["layers"] is None else f", layers={options['layers']!r}"
+    tell(
+        f"wrote {output}; once it is loaded, masterkey.inject(model, masterkey.Bank.from_model(model), "
+        f"policy='layerwise'{masked}) freezes these filters"
+    )
     if json:
         print_json(report.to_dict())
     else:

@@ -194,7 +194,7 @@ class Bank:
         if not kept:
             raise PlanError(
                 f"select(layers={layers!r}, stages={wanted_stages}, kernel={kernel}) leaves none of the "
-                f"{len(self.layers)} layers of bank {self.name}"
+                f"{len(self.layers)} layers of bank {self.name} ({', '.join(list(self.layers)[:3])}, …)"
             )
         about = self.metadata.after(
             "select", kept, layers=layers, stages=wanted_stages, kernel=wanted_kernel and list(wanted_kernel)
@@ -324,8 +324,14 @@ class Bank:
 
     @on_host()
     def resized(self, kernel: int | Kernel, how: KernelRule = "crop") -> Bank:
-        """Fit every filter to ``kernel`` by the rule ``how`` (see ``masterkey.fit``)."""
+        """Fit every filter to ``kernel`` by the rule ``how`` (see ``masterkey.fit``).
+
+        Raises:
+            PlanError: the rule is ``exact`` and the size another, or a depthwise filter would become 1x1.
+        """
         size = as_kernel(kernel)
+        if self.kind == "depthwise" and size == (1, 1):
+            raise PlanError("a depthwise filter of 1x1 has no shape, so a bank holds none; 1xk and kx1 it holds")
         layers = {name: fit_kernel(tensor, size, how) for name, tensor in self.layers.items()}
         kept = tuple(replace(layer, kernel=size) for layer in self.metadata.layers)
         return Bank(layers, self.metadata.after("resized", kept, kernel=list(size), how=how))
@@ -409,7 +415,8 @@ class Bank:
 def join(banks: Sequence[Bank]) -> Bank:
     """Stack banks one after the other; part i's layers are named ``i/<name>``.
 
-    The result's licence names every part's: what cannot be told of one part is "unknown" for the whole.
+    The result's licence names every part's: what cannot be told of one part is "unknown" for the whole. With a computed
+    bank among them the result is computed, too (``masterkey.late``).
 
     Raises:
         PlanError: no bank, or banks of different kinds.
@@ -417,6 +424,10 @@ def join(banks: Sequence[Bank]) -> Bank:
     kinds = sorted({bank.kind for bank in banks})
     if len(kinds) != 1:
         raise PlanError(f"only banks of one kind can be joined, not {' and '.join(kinds) or 'nothing'}")
+    from .late import JoinedBank, LateBank
+
+    if any(isinstance(bank, LateBank) for bank in banks):
+        return JoinedBank(banks)
     layers, named = {}, []
     for i, bank in enumerate(banks):
         for layer in bank.metadata.layers:
@@ -455,8 +466,10 @@ def as_kernel(kernel: int | Sequence[int]) -> Kernel:
     Raises:
         MasterkeyError: not one or two whole numbers from 1 to 1,001.
     """
-    sides = tuple(kernel) if isinstance(kernel, Sequence) else (kernel, kernel)
-    if len(sides) != 2:
+    sides = several(kernel)
+    if len(sides) == 1 and not isinstance(kernel, Sequence):
+        sides = sides * 2
+    if isinstance(kernel, str) or len(sides) != 2:
         raise MasterkeyError(f"a kernel size is one or two whole numbers from 1 to 1001, not {kernel!r:.80}")
     kh, kw = (whole_number(side, f"a side of the kernel size {kernel!r:.80}", 1, 1001) for side in sides)
     return kh, kw

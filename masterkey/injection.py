@@ -1,9 +1,11 @@
 """Put a bank into a network and take it out again: plan, apply, report, undo."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from secrets import token_hex
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,8 @@ from .report import Report, ReportRow
 from .rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE, KernelRule, Policy, ScaleRule
 
 _RECORD = "_masterkey"
-# on the network that ``inject`` was given: which of its layers hold a bank, so that a layer that is gone is missed
+# on the network that ``inject`` was given: the marks of its layers that hold a bank, and the layers' names, so that a
+# layer that is gone is missed; one that a wrapper has given another name is not gone
 _FILLED = "_masterkey_layers"
 
 
@@ -35,6 +38,7 @@ class _Record:
     original: Tensor
     requires_grad: bool
     injected: Tensor
+    mark: str
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self  # nothing writes to these tensors, so a copied network can do with the same ones
@@ -56,7 +60,9 @@ def inject(
     Modules, names, state-dict keys, device and dtype stay as they are; biases stay the network's own and go
     on learning. Nothing is changed unless everything fits. A second call replaces the filters of the layers
     it names. Inject before making an optimizer, an EMA or a DistributedDataParallel: a frozen filter is a buffer,
-    no parameter.
+    no parameter. Inject after all initialisation, a surrounding module's ``self.apply(init)`` too, which writes to
+    whatever it finds. On several processes that begin with different weights, ``scale="target"`` and the random
+    controls, which go by those weights, give different filters: build the network under one seed.
 
     Args:
         model: any network; the layers are found by ``masterkey.depthwise.find_layers``.
@@ -71,12 +77,14 @@ def inject(
 
     Raises:
         NoTargetLayersError: the network has no such layer.
-        PlanError: the bank does not fit under these rules, a layer's class allows no subclass, or the network is
-            distributed already.
+        PlanError: the bank does not fit under these rules, a layer's class allows no subclass, the network is
+            distributed already, or no network.
         UnknownNameError, BankFormatError, CheckpointError, HubError: the bank cannot be loaded.
         MasterkeyError: ``seed`` is none (``masterkey.whole.as_seed``).
     """
     _require_undistributed(model)
+    if not isinstance(freeze, bool):
+        raise PlanError(f"freeze is True or False, not {freeze!r:.80}")
     if not isinstance(bank, Bank):
         bank = Bank.from_pretrained(bank)
     found = require_layers(model, bank.kind)
@@ -101,7 +109,14 @@ def inject(
         else:
             row = row.left_alone(f"not among layers={layers!r}")
         rows.append(row)
-    _note_filled(model, [row.layer for row in rows if row.replaced])
+    _note_filled(
+        model,
+        {
+            layer.module.__dict__[_RECORD].mark: layer.name
+            for layer, row in zip(found.layers, rows, strict=True)
+            if row.replaced
+        },
+    )
     return Report(
         bank=bank.name,
         kind=bank.kind,
@@ -148,13 +163,12 @@ def verify(model: nn.Module) -> list[str]:
     Raises:
         NotInjectedError: no layer of ``model`` holds a bank, and none of it ever did.
     """
-    filled = _filled(model)
-    held = {name: (module, record) for name, module, record in _with_record(model)}
-    if not held and not filled:
+    _require_network(model)
+    held = _with_record(model)
+    lost = _lost(model)
+    if not held and not lost:
         raise _not_injected(model, "verified in")
-    changed = [name for name, (module, record) in held.items() if not _holds(module, record.injected)]
-    modules = dict(model.named_modules(remove_duplicate=False))  # one module may have several names
-    lost = [name for name in filled if name not in modules or _RECORD not in modules[name].__dict__]
+    changed = [name for name, module, record in held if not _holds(module, record.injected)]
     return list(dict.fromkeys([*changed, *lost]))
 
 
@@ -184,13 +198,23 @@ def thaw(model: nn.Module) -> None:
         _weight(module).requires_grad_(True)
 
 
+def _require_network(model: Any) -> None:
+    """Raise PlanError for what is no network, a name of one among it."""
+    if not isinstance(model, nn.Module):
+        raise PlanError(
+            f"a network is a torch.nn.Module, not {model!r:.80}; masterkey.create_model builds one by its name"
+        )
+
+
 def _require_undistributed(model: nn.Module) -> None:
     """Refuse a network whose processes have agreed on which parameters there are.
 
     Raises:
-        PlanError: a DistributedDataParallel, which would wait for gradients that no longer come, or leave out those of
-            new parameters without a word; or FSDP or tensor parallelism, whose parameters are parts of the network's.
+        PlanError: no network at all; a DistributedDataParallel, which would wait for gradients that no longer come, or
+            leave out those of new parameters without a word; or FSDP or tensor parallelism, whose parameters are parts
+            of the network's.
     """
+    _require_network(model)
     wrappers: list[type] = [nn.parallel.DistributedDataParallel]
     if "torch.distributed.fsdp" in sys.modules:  # else no network can be of it, and the import takes a while
         from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
@@ -206,13 +230,16 @@ def _require_undistributed(model: nn.Module) -> None:
         )
 
 
-def _note_filled(model: nn.Module, layers: list[str]) -> None:
-    """Remember on the network which of its layers banks went into, so that lost ones can be named."""
+def _note_filled(model: nn.Module, layers: Mapping[str, str]) -> None:
+    """Remember on the network which of its layers (mark -> name) banks went into, so that lost ones can be named."""
     inner = model._modules.get("_orig_mod")
     if inner is not None:  # torch.compile's: it hands attributes on to the network inside, where names lack its own
-        _note_filled(inner, [name.removeprefix("_orig_mod.") for name in layers])
-    elif filled := [*model.__dict__.get(_FILLED, ()), *layers]:
-        setattr(model, _FILLED, tuple(dict.fromkeys(filled)))
+        _note_filled(inner, {mark: name.removeprefix("_orig_mod.") for mark, name in layers.items()})
+        return
+    names = set(layers.values())  # a layer that was put in the place of a lost one is missed no longer
+    before = {mark: name for mark, name in model.__dict__.get(_FILLED, {}).items() if name not in names}
+    if filled := {**before, **layers}:
+        setattr(model, _FILLED, filled)
 
 
 def _fitting(layer: FoundLayer, filters: Tensor) -> Tensor:
@@ -236,7 +263,7 @@ def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> None:
     filters = filters.reshape(weight.shape)
     before = module.__dict__.get(_RECORD)
     if before is None:
-        record = _Record(weight.detach().clone(), weight.requires_grad, filters)
+        record = _Record(weight.detach().clone(), weight.requires_grad, filters, token_hex(8))
     else:
         record = replace(before, injected=filters)
     with torch.no_grad():
@@ -264,7 +291,8 @@ def _targets(model: nn.Module, found: Found) -> list[Target]:
     for i, layer in enumerate(found.layers):
         weight = _replaceable_weight(layer.name, layer.module)
         for other in set(holders.get(id(weight), ())) - {layer.name}:
-            raise PlanError(f"{layer.name} shares its weight with {other}, so they cannot hold different filters")
+            shared = other or "the network itself"
+            raise PlanError(f"{layer.name} shares its weight with {shared}, so they cannot hold different filters")
         record = layer.module.__dict__.get(_RECORD)
         initial = layer.weight.detach() if record is None else record.original.reshape(layer.weight.shape)
         targets.append(Target(layer.name, layer.stage, i / last, initial, layer.factor))
@@ -307,13 +335,14 @@ def _holds(module: nn.Module, filters: Tensor) -> bool:
     return torch.equal(weight.detach().cpu(), filters.to(weight.dtype).cpu())
 
 
-def _filled(model: nn.Module) -> list[str]:
-    """Name the layers of ``model`` that banks were put into, whether they are still there or not."""
-    return [
-        f"{prefix}.{name}".strip(".")
-        for prefix, module in model.named_modules()
-        for name in module.__dict__.get(_FILLED, ())
-    ]
+def _lost(model: nn.Module) -> list[str]:
+    """Name the layers of ``model`` that banks were put into and that are there no longer, under whatever name."""
+    lost = []
+    for prefix, module in model.named_modules():
+        if filled := module.__dict__.get(_FILLED):
+            here = {record.mark for _, _, record in _with_record(module)}
+            lost += [f"{prefix}.{name}".strip(".") for mark, name in filled.items() if mark not in here]
+    return lost
 
 
 def _with_record(model: nn.Module) -> list[tuple[str, nn.Module, _Record]]:

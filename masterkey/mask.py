@@ -41,6 +41,8 @@ def as_mask(mask: Any) -> int | str | list[str] | None:
     """
     if mask is None or isinstance(mask, str):
         return mask
+    if isinstance(mask, bool):  # which Python would take for 0 or 1
+        raise PlanError(f"layers is a number, a pattern, or several patterns, not {mask}")
     terms = several(mask)
     if all(isinstance(term, str) for term in terms):
         return terms
@@ -56,7 +58,8 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
     Args:
         layers: in forward order.
         mask: None (all), n (the first n), -n (the last n), a shell pattern over the whole name
-            (``stages.0.*``), ``stage:2`` for a whole stage, or several of the last two.
+            (``stages.0.*``), with or without ``.weight`` at its end, ``stage:2`` for a whole stage, or several of the
+            last two.
 
     Raises:
         PlanError: a list of anything but patterns, or one of several patterns means no layer.
@@ -77,7 +80,21 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
     return [any(chosen_by) for chosen_by in zip(*meant, strict=True)] if meant else [False] * len(layers)
 
 
+def require_meant(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
+    """As :func:`mask_layers`, for a mask that is meant to mean something; 0 is meant to mean nothing.
+
+    Raises:
+        PlanError: it means no layer, or as there.
+    """
+    meant = mask_layers(layers, mask)
+    if not any(meant) and mask != 0:
+        names = ", ".join(layer.name for layer in layers[:3])
+        raise PlanError(f"layers={mask!r} means none of the {len(layers)} layers ({names}, …)")
+    return meant
+
+
 def _meant(layer: Named, term: str) -> bool:
     if term.startswith("stage:"):
         return layer.stage is not None and term.removeprefix("stage:") == str(layer.stage)
-    return fnmatchcase(layer.name, term)
+    name = layer.name.removesuffix(".weight")  # a bank's layers are named as weights, a network's as modules
+    return fnmatchcase(name, term) or fnmatchcase(f"{name}.weight", term)

@@ -12,7 +12,7 @@ from torch import Tensor
 from .bank import Bank
 from .errors import PlanError
 from .fit import fit_kernel
-from .mask import LayerMask, mask_layers
+from .mask import LayerMask, require_meant
 from .metadata import Kernel, Layer
 from .rules import (
     DEFAULT_KERNEL,
@@ -157,10 +157,7 @@ def make_plan(
             raise PlanError(f"unknown {what} {value!r}; known: {', '.join(known)}")
     if bank.kind != "depthwise" and policy != "layerwise":
         raise PlanError(f"a bank of kind {bank.kind} goes in by policy 'layerwise' only, not {policy!r}")
-    selected = mask_layers(targets, layers)
-    if not any(selected) and layers != 0:
-        names = ", ".join(target.name for target in targets[:3])
-        raise PlanError(f"layers={layers!r} means none of the {len(targets)} layers ({names}, …)")
+    selected = require_meant(targets, layers)
     seed = as_seed(seed)
     bound = bank.bind(targets, seed, kernel)
     if policy == "layerwise":

@@ -107,6 +107,15 @@ def test_list_and_help_import_neither_torch_nor_numpy(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_where_a_killed_process_keeps_its_locks_bench_says_what_it_needs():
+    without = (
+        "import sys; sys.modules['fcntl'] = None; from masterkey.cli.main import run; sys.exit(run(['bench', 'list']))"
+    )
+    done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "masterkey: the benchmarks need Linux, macOS or WSL; all else of masterkey does not\n"
+
+
 def test_data_lists_the_seeds_table_2(cli, tmp_path, monkeypatch):
     """Sets on the Hub as they were published; a folder's pictures are counted once it was used."""
     make_pictures(tmp_path / "data" / "flowers17")

@@ -119,6 +119,11 @@ def test_inspect_lists_layers_and_a_plan(cli, bank_dir):
     names = [layer["layer"] for layer in json.loads(out)["layers"]]
     assert code == 0
     assert names == list(masterkey.depthwise_layers(timm.create_model("test_convnext")))
+    listed = json.loads(cli("inspect", "test_convnext", "--layers", "-2", "--json")[1])["layers"]
+    assert [layer["layer"] for layer in listed] == names[-2:]
+    for option in (("--policy", "sample"), ("--kernel", "exact"), ("--scale", "unit"), ("--seed", "1")):
+        code, out, err = cli("inspect", "test_convnext", *option)
+        assert (code, out) == (2, "") and "say how a bank goes in" in err
     code, out, _ = cli("inspect", "test_convnext", "--bank", bank_dir, "--layers", "-1", "--json")
     rows = json.loads(out)["rows"]
     assert [row["replaced"] for row in rows] == [False] * (len(rows) - 1) + [True]
@@ -175,6 +180,7 @@ def test_init_keeps_a_checkpoint_but_for_depthwise_weights(cli, tmp_path):
         (["inspect", "resnet50"], "no spatial depthwise convolution"),
         (["inspect", "../../etc"], "timm has no model"),
         (["inspect", "test_convnext", "--bank", "scale-space-8", "--layers", "nothing.*"], "means none of the"),
+        (["inspect", "test_convnext", "--layers", "nothing.*"], "means none of the 9 layers"),
         (["extract", "missing.pth", "-o", "out"], "does not exist"),
         (["extract", "missing.onnx", "-o", "out"], "does not exist"),
         (["extract", "./convnext_femto", "-o", "out"], "does not exist"),

@@ -33,7 +33,7 @@ class TestReport:
         assert all(name in str(report) for name in names)
 
     def test_resized_and_wrapped_are_said(self):
-        bank = Bank.from_pretrained("scale-space-8").resized(7)
+        bank = Bank.from_pretrained("scale-space-8").at(7)
         rows = inject(build(MOBILENET), bank).rows
         assert rows[0].fitted == "crop 7x7 to 3x3"
         assert all(row.wrapped for row in rows)
@@ -174,6 +174,17 @@ class TestNothingChangesUnlessEverythingFits:
         with pytest.raises(PlanError, match=r"stages.2.blocks.0.conv_dw shares its weight with stages.2.blocks.1"):
             inject(model, "scale-space-8")
         assert_same(snapshot(model), before)
+
+    def test_weights_shared_with_the_network_itself_are_refused(self):
+        model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8))
+        model.weight = model[0].weight
+        with pytest.raises(PlanError, match="0 shares its weight with the network itself"):
+            inject(model, "scale-space-8")
+
+    @pytest.mark.parametrize("freeze", ["no", 0, None])
+    def test_freeze_is_true_or_false(self, freeze):
+        with pytest.raises(PlanError, match="freeze is True or False, not "):
+            inject(build(), "scale-space-8", freeze=freeze)
 
     def test_a_shared_layer_counts_once(self):
         layer = nn.Conv2d(8, 8, 3, padding=1, groups=8)

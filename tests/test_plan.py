@@ -81,7 +81,7 @@ class TestKernelChoice:
         assert nearest_kernel(target, available) == chosen
 
     def test_the_rule_fits_what_was_chosen(self):
-        bank = Bank.from_pretrained("scale-space-8").resized(7)
+        bank = Bank.from_pretrained("scale-space-8").at(7)
         targets = make_targets((K5, 8), ((9, 9), 8))
         for rule in ("crop", "resample"):
             for assignment in make_plan(targets, bank, kernel=rule).assignments:
@@ -243,7 +243,7 @@ class TestControls:
     def test_shuffled_pixels_has_the_norms_of_what_it_controls(self, tmp_path, of, kernel, scale):
         bank, name = Bank.from_pretrained("scale-space-8"), "shuffled-pixels"
         if of != "default":
-            bank = bank.resized(7) if of == "7x7 only" else make_bank((K7, 30, 1 / 3), (K3, 8, 0.5))
+            bank = bank.at(7) if of == "7x7 only" else make_bank((K7, 30, 1 / 3), (K3, 8, 0.5))
             name = f"shuffled-pixels:{bank.save_pretrained(tmp_path / 'bank')}"
         control = Bank.from_pretrained(name)
         plans = [make_plan(self.targets, b, kernel=kernel, scale=scale, seed=3) for b in (bank, control)]
@@ -254,7 +254,7 @@ class TestControls:
             assert of == "with factors" or not torch.equal(true.filters, shuffled.filters)
 
     def test_shuffled_pixels_goes_in_layerwise_as_its_bank_does(self, tmp_path):
-        bank = Bank.from_pretrained("scale-space-8").resized(5)
+        bank = Bank.from_pretrained("scale-space-8").at(7).resized(5)
         control = Bank.from_pretrained(f"shuffled-pixels:{bank.save_pretrained(tmp_path / 'bank')}")
         (got,) = make_plan(make_targets((K5, 8)), control, policy="layerwise").assignments
         values = [

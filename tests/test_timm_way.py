@@ -1,6 +1,7 @@
 """timm's own way in: a file that its train.py begins with, and a network with a bank inside on the Hub and back."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 import masterkey
 from masterkey.cli.main import run
+from masterkey.frozen import is_frozen
 
 MODELS = ["test_convnext", "mobilenetv3_small_050"]
 
@@ -85,6 +87,27 @@ def test_plain_timm_does_not_keep_it_frozen_and_injecting_again_does(written):
     assert masterkey.verify(frozen) == []
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--bank", "random"], ["--bank", "random-8", "--scale", "target"], ["--scale", "target"], ["--layers", "3"]],
+)
+@pytest.mark.parametrize("name", [*MODELS, "hornet_tiny_7x7"])
+def test_its_own_filters_freeze_a_file_bit_for_bit(name, options, tmp_path, capsys):
+    """As the last line of ``masterkey init`` says."""
+    file = tmp_path / "model.safetensors"
+    small = ["--model-kwargs", "depths=[1,1,1,1]", "--model-kwargs", "dims=[8,16,32,64]"] if "hornet" in name else []
+    assert run(["init", name, *options, *small, "--num-classes", "5", "-o", str(file)]) == 0
+    said = capsys.readouterr().err
+    kwargs = {"depths": [1, 1, 1, 1], "dims": [8, 16, 32, 64]} if small else {}
+    model = timm.create_model(name, num_classes=5, checkpoint_path=str(file), **kwargs)
+    report = eval(re.search(r"masterkey\.inject\(.*\)(?= freezes)", said)[0], {"masterkey": masterkey, "model": model})
+    assert sum(row.replaced for row in report.rows) == (3 if "--layers" in options else len(report.rows))
+    assert equal(model.state_dict(), load_file(file)) and masterkey.verify(model) == []
+    assert sum(is_frozen(layer) for layer in masterkey.depthwise_layers(model).values()) == sum(
+        row.replaced for row in report.rows
+    )
+
+
 PUSH = """
 import timm, torch, masterkey
 for name in {names}:
@@ -98,7 +121,8 @@ found = {{}}
 for name in {names}:
     pushed = torch.load({folder!r} + "/" + name + ".pth", weights_only=True)
     model = timm.create_model("hf-hub:org/" + name, pretrained=True)
-    again = masterkey.create_model("hf-hub:org/" + name, "scale-space-8", pretrained=True)
+    again = timm.create_model("hf-hub:org/" + name, pretrained=True)
+    masterkey.inject(again, masterkey.Bank.from_model(again), policy="layerwise")
     found[name] = {{
         "keys": list(model.state_dict()) == list(timm.create_model(name, num_classes=5).state_dict()),
         "bits": [

@@ -8,6 +8,7 @@ import torch
 from networks import CONVNEXT, MOBILENET, assert_same, build, depthwise_weights, equal, snapshot, train
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import init_device_mesh
 
 import masterkey
@@ -299,6 +300,66 @@ def test_a_network_is_verified_by_its_own_names_and_through_its_compiled_self(th
     for one in (model, compiled):
         with pytest.raises(NotInjectedError):
             verify(one)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+WRAPPERS = {
+    "compiled": lambda stage: torch.compile(stage, backend="eager"),
+    "in a DataParallel": nn.DataParallel,
+    "checkpointed": checkpoint_wrapper,
+    "in a module of one's own": Wrapped,
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_layers_that_were_wrapped_are_there_under_other_names(wrap):
+    model = build()
+    inject(model, "scale-space-8")
+    model.stages[0] = wrap(model.stages[0])
+    assert verify(model) == verify(nn.Sequential(model)) == verify(copy.deepcopy(model)) == []
+    names = list(masterkey.depthwise_layers(model))
+    with torch.no_grad():
+        masterkey.depthwise_layers(model)[names[0]].weight[0] = 0
+    assert verify(model) == names[:1]
+    inject(model, "scale-space-8")
+    assert verify(model) == []
+    eject(model)
+    model.stages[0] = next(model.stages[0].children())
+    assert equal(depthwise_weights(model), depthwise_weights(build()))
+
+
+def test_a_copy_in_a_layers_place_is_not_that_layer():
+    model = build()
+    inject(model, "scale-space-8")
+    model.stages[1].blocks[1] = copy.deepcopy(model.stages[1].blocks[0])
+    assert verify(model) == ["stages.1.blocks.1.conv_dw"]
+
+
+def test_a_layer_in_a_lost_ones_place_is_missed_no_longer_once_it_is_filled():
+    model = build()
+    inject(model, "scale-space-8")
+    layer = model.stages[0].blocks[0].conv_dw
+    model.stages[0].blocks[0].conv_dw = nn.Conv2d(24, 24, 7, padding=3, groups=24)
+    assert verify(model) == ["stages.0.blocks.0.conv_dw"]
+    inject(model, "scale-space-8", layers=1)
+    assert verify(model) == []
+    model.stages[0].blocks[0].conv_dw = layer
+    assert verify(model) == ["stages.0.blocks.0.conv_dw"]
+
+
+@pytest.mark.parametrize("act", [*UNDO, lambda model: inject(model, "scale-space-8")])
+@pytest.mark.parametrize("model", [None, "convnext_atto", nn.Conv2d])
+def test_what_is_no_network_is_refused(act, model):
+    with pytest.raises(PlanError, match=r"a network is a torch.nn.Module, not "):
+        act(model)
 
 
 def test_a_module_under_two_names_is_not_lost():

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from ..bank import Bank
-from ..closed_form.banks import ComputedBank
 from ..closed_form.scale_space import scale_space_filters
 from ..errors import MasterkeyError
+from ..late import LateBank
 from ..metadata import Kernel
 from ..shapes import filter_table
 
@@ -47,7 +47,7 @@ def known_keys(kernels: Iterable[Kernel], reference: Bank | None = None) -> dict
 
 
 def _filters(reference: Bank, kernel: Kernel) -> Tensor | None:
-    if isinstance(reference, ComputedBank):
+    if isinstance(reference, LateBank):
         reference = reference.at(kernel)
     if kernel not in reference.counts():
         return None

@@ -1,16 +1,17 @@
 """Banks that are rules: their filters are computed when they meet a network, for its kernels and depth."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..bank import Bank, as_kernel
+from ..bank import Bank
 from ..errors import PlanError
 from ..fit import fit_kernel
 from ..host import on_host
+from ..late import LateBank
 from ..metadata import Kernel, Layer, Metadata, Source
 from ..plan import Target, nearest_kernel
 from ..rules import KernelRule
@@ -21,14 +22,9 @@ from .scale_space import scale_space_filters
 Filters = dict[str, Tensor]
 Rule = Callable[[Sequence[Target], int, KernelRule], Filters]
 
-DEFAULT_KERNEL = 7  # ConvNeXt's, the size the published keys have
 
-
-class ComputedBank(Bank):
-    """A bank whose kernel, depth and seed are bound when a plan is made.
-
-    Until then it shows what the rule gives at ``DEFAULT_KERNEL`` for a stand-in network of three layers; so
-    does its algebra, which makes stored banks. ``at`` shows another kernel.
+class ComputedBank(LateBank):
+    """A bank that is a rule.
 
     Args:
         metadata: name, licence and origin; without layers.
@@ -51,25 +47,6 @@ class ComputedBank(Bank):
         step = {"kernels": [list(kernel) for kernel in _kernels(targets)], "seed": seed}
         return Bank(layers, self._about.after("computed", _described(layers), **step))
 
-    @on_host()
-    def at(self, kernel: int | Kernel, seed: int = 0) -> Bank:
-        """Compute the filters at one kernel size, for a stand-in network."""
-        return self.bind(_stand_in(as_kernel(kernel)), seed)
-
-    @cached_property
-    def _shown(self) -> Bank:
-        return self.at(DEFAULT_KERNEL)
-
-    @property
-    def layers(self) -> Mapping[str, Tensor]:
-        """Name -> tensor, at ``DEFAULT_KERNEL``."""
-        return self._shown.layers
-
-    @property
-    def metadata(self) -> Metadata:
-        """What is known of the filters at ``DEFAULT_KERNEL``."""
-        return self._shown.metadata
-
     @property
     def name(self) -> str:
         """The bank's name."""
@@ -79,9 +56,6 @@ class ComputedBank(Bank):
     def kind(self) -> str:
         """Computed filters are depthwise."""
         return self._about.kind
-
-    def __repr__(self) -> str:
-        return f"ComputedBank({self.name!r})"
 
 
 def computed_bank(name: str, base: Bank | None, *, licence: str | None) -> ComputedBank:
@@ -235,14 +209,3 @@ def _fitted(base: Bank, targets: Sequence[Target], seed: int, rule: KernelRule) 
             if layer.kernel == nearest:
                 layers[f"{kernel[0]}x{kernel[1]}/{layer.name}"] = fit_kernel(layers[layer.name], kernel, rule)
     return Bank(layers, bound.metadata.after("fitted", _described(layers), how=rule))
-
-
-def _stand_in(kernel: Kernel) -> list[Target]:
-    """Three layers of 64 filters, first, middle and last of a network, with ConvNeXt's initial weights."""
-    generator = torch.Generator().manual_seed(0)
-    targets = []
-    for depth in (0.0, 0.5, 1.0):
-        initial = torch.empty(64, 1, *kernel)
-        torch.nn.init.trunc_normal_(initial, std=0.02, generator=generator)
-        targets.append(Target(f"depth-{depth:.1f}", None, depth, initial))
-    return targets
