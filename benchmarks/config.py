@@ -184,6 +184,11 @@ def _make(kind: type[_Config], raw: Mapping[str, Any]) -> _Config:
 def _problem(made: "DataConfig | TrainConfig | ArmConfig | RunConfig") -> str | None:
     """Say which value is out of its range, None if none is."""
     if isinstance(made, RunConfig):
+        if made.train.freeze_epoch is not None and made.arm.bank is not None and made.arm.inject["freeze"]:
+            return (
+                f"arm {made.arm.name!r:.80}: freeze_epoch is {made.train.freeze_epoch}, but the bank goes in frozen; "
+                "say inject = { freeze = false } as well"
+            )
         return f"seed is {made.seed}; it must be 0 or more" if made.seed < 0 else None
     if isinstance(made, ArmConfig):
         arm = f"arm {made.name!r:.80}: "
@@ -191,12 +196,21 @@ def _problem(made: "DataConfig | TrainConfig | ArmConfig | RunConfig") -> str | 
             return f"{arm}kind is {made.kind!r:.80}; {near(made.kind, KINDS)}"
         if made.initial is not None and made.initial not in _INITIALS:
             return f"{arm}initial is {made.initial!r:.80}; {near(made.initial, _INITIALS)}"
+        if (made.teacher is not None) != (made.initial == "weight-selection"):
+            return f"{arm}initial = 'weight-selection' and a teacher go together, and it has one of them"
+        for key, unsaid in {"inject": {}, "steps": (), "kind": "depthwise", "bias": True}.items():
+            if made.bank is None and getattr(made, key) != unsaid:
+                return f"{arm}{key} is what is done with a bank, and it has none"
     if isinstance(made, TrainConfig):
         for names, says, holds in _RANGES:
             for name in names:
                 value = getattr(made, name)
                 if value is not None and not holds(value):
                     return f"[train]: {name} is {value}; it must be {says}"
+        if made.min_lr > made.lr:
+            return f"[train]: min_lr is {made.min_lr}, above the lr of {made.lr}"
+        if made.warmup_epochs >= made.epochs:
+            return f"[train]: warmup_epochs is {made.warmup_epochs} of {made.epochs} epochs, so lr is never reached"
         if made.freeze_epoch is not None and made.freeze_epoch >= made.epochs:
             return f"[train]: freeze_epoch is {made.freeze_epoch} of {made.epochs} epochs, so nothing would be frozen"
     return None

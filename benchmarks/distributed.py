@@ -14,7 +14,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+
+from .errors import BenchmarkError
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,19 @@ class Group:
         return told[0]
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """Return ``model`` such that its gradients are means over the processes."""
+        """Return ``model`` such that its gradients are means over the processes.
+
+        Raises:
+            BenchmarkError: it has a batch norm, which would see a share of the batch: another training, under one id.
+        """
         if self.size == 1:
             return model
+        for name, module in model.named_modules():
+            if isinstance(module, _BatchNorm):
+                raise BenchmarkError(
+                    f"{name} is a {type(module).__name__}, whose statistics are those of a whole batch: a network with "
+                    "batch norm trains in one process (--jobs, not torchrun)"
+                )
         return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
     def synchronize_buffers(self, model: nn.Module) -> None:

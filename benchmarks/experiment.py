@@ -22,13 +22,14 @@ __all__ = ["SIZES", "Experiment", "Planned", "experiment_names", "experiment_siz
 class Planned:
     """A run and its place in the experiment.
 
-    ``stage`` is ``tune`` (on the validation part, to choose a learning rate) or ``final`` (on the test part, unless
-    the experiment is there to choose something and says ``evaluate = "validation"``); ``needs`` are the runs whose
-    filters or weights it takes.
+    ``model`` is the experiment's name of the network. ``stage`` is ``tune`` (on the validation part, to choose a
+    learning rate) or ``final`` (on the test part, unless the experiment is there to choose something and says
+    ``evaluate = "validation"``); ``needs`` are the runs whose filters or weights it takes.
     """
 
     config: RunConfig
     stage: str
+    model: str
     target: str
     arm: str
     needs: tuple["Planned", ...] = ()
@@ -74,7 +75,7 @@ class Experiment:
         return list(self.raw["seeds"])
 
     @property
-    def left_out(self) -> list[str]:
+    def left_out(self) -> list[dict[str, Any]]:
         """Arms that were not chosen by :meth:`only`."""
         return list(self.raw.get("left_out", ()))
 
@@ -101,9 +102,17 @@ class Experiment:
         """Return the experiment with this batch size for every run, sources too; as it is where None is given.
 
         These are other runs, with ids of their own.
+
+        Raises:
+            BenchmarkError: an arm has batch sizes of its own to compare.
         """
         if batch_size is None:
             return self
+        for arm in self.raw["arms"]:
+            if "train.batch_size" in arm.get("vary", {}):
+                raise BenchmarkError(
+                    f"arm {arm['name']!r:.80} compares batch sizes, so it cannot have one for all runs"
+                )
         raw = deepcopy(dict(self.raw))
         tables = [raw, *raw.get("data", {}).values(), *raw["arms"]]
         for table in tables:
@@ -135,7 +144,7 @@ class Experiment:
             "targets": [*(target for target in self.targets if not targets or target in targets), *dict.fromkeys(own)],
             "models": [model for model in self.models if not models or model in models],
             "data": {**places, **self.raw.get("data", {})},
-            "left_out": sorted({str(arm["name"]) for arm in self.arms if arm not in kept} | {*self.left_out}),
+            "left_out": [*(arm for arm in self.arms if arm not in kept), *self.raw.get("left_out", ())],
         }
         chosen = {"--only": arms, "--target": targets, "--model": models}
         options = [word for option, names in chosen.items() for name in names for word in (option, name)]
@@ -172,17 +181,18 @@ class Experiment:
     def chosen_lr(self, store: ResultStore, model: str, target: str, arm: Mapping[str, Any]) -> float | None:
         """Return the learning rate with the best validation accuracy (the smallest of equals).
 
-        None while a run that decides it is missing.
+        One whose run diverged is no choice. None while a run that decides it is missing, or if all diverged.
         """
         if len(self.lrs) == 1:
             return self.lrs[0]
         scores = []
         for run in self._tuning(model, target, arm):
             result = store.read(run.config.id)
-            if result is None:
+            if result is not None:
+                scores.append((result["metrics"]["top1"], -run.config.train.lr))
+            elif not store.has_diverged(run.config.id):
                 return None
-            scores.append((result["metrics"]["top1"], -run.config.train.lr))
-        return -max(scores)[1]
+        return -max(scores)[1] if scores else None
 
     def _tuning(self, model: str, target: str, arm: Mapping[str, Any]) -> Iterator[Planned]:
         for lr in self.lrs:
@@ -201,8 +211,10 @@ class Experiment:
         lr: float,
         stage: str,
         part: str | None = None,
+        split: Mapping[str, Any] | None = None,
     ) -> Planned:
         data, train = self._data(target)
+        data |= split or {}
         part = part or ("validation" if stage == "tune" else self.raw.get("evaluate", "test"))
         sources = {
             key: self._source(str(arm[key]), model, target, seed, stage)
@@ -225,25 +237,29 @@ class Experiment:
             config = run_config(raw)
         except BenchmarkError as error:
             raise BenchmarkError(f"experiment {self.name}: {error}") from error
-        return Planned(config, stage, target, str(arm["name"]), tuple(sources.values()))
+        return Planned(config, stage, model, target, str(arm["name"]), tuple(sources.values()))
 
     def _source(self, text: str, model: str, target: str, seed: int, stage: str) -> Planned:
         """Resolve ``selffer`` and ``scratch:DATA[@MODEL]`` to the run from scratch with the same seed.
 
         An experiment's ``source_seed`` is that of all its sources but ``selffer``, where they are too dear to be
-        trained for every seed. A source on the target's own data is evaluated on the same part, so that a choice made
-        on the validation part never sees filters that were trained on it; any other learns from all but its test part,
-        and is the same for every choice. Its learning rate is the experiment's first one, the same for every run that
-        takes it.
+        trained for every seed. A source on the target's own data is evaluated on the same part, the same split off,
+        so that a choice made on the validation part never sees filters that were trained on it; any other learns from
+        all but its test part, and is the same for every choice. Its learning rate is the experiment's first one, the
+        same for every run that takes it.
         """
-        part = None
+        part: str | None = None
+        split: dict[str, Any] = {}
         if text != "selffer":
             source, _, other = text.removeprefix("scratch:").partition("@")
-            if source and self._data(source)[0]["name"] != self._data(target)[0]["name"]:
+            own = self._data(target)[0]
+            if source and self._data(source)[0]["name"] != own["name"]:
                 part = "test"
+            else:
+                split = {str(key): own[key] for key in ("validation", "split_seed") if key in own}
             target, model = source or target, other or model
             seed = int(self.raw.get("source_seed", seed))
-        return self._run(model, target, {"name": "scratch"}, seed, self.lrs[0], stage, part)
+        return self._run(model, target, {"name": "scratch"}, seed, self.lrs[0], stage, part, split)
 
     def _data(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
         own = dict(self.raw.get("data", {}).get(key, {}))

@@ -1,5 +1,6 @@
 """The TOML file of an experiment: read, checked, laid out for one size, its paths made absolute."""
 
+import itertools
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -109,6 +110,8 @@ def _check(name: str, raw: Mapping[str, Any], named: Mapping[str, Sequence[str]]
         _check_list(f"{where}: {key}", raw.get(key, []), str, "text")
     _check_list(f"{where}: seeds", raw["seeds"], int, "whole number")
     _check_list(f"{where}: lrs", [float(lr) if type(lr) is int else lr for lr in raw["lrs"]], float, "number")
+    sized = [name for group in raw.get("by_size", []) for name in (group if isinstance(group, list) else [group])]
+    _check_list(f"{where}: by_size", sized, str, "text")
     for key in ("pictures", "train"):
         _check_unsaid(f"{where}: [{key}]", raw.get(key, {}))
     for key, data in raw.get("data", {}).items():
@@ -141,6 +144,8 @@ def _check_arm(where: str, arm_name: str, arm: Any, named: Mapping[str, Sequence
     for path, values in arm.get("vary", {}).items():
         if not isinstance(values, list) or not values:
             raise BenchmarkError(f"{where}: vary {path!r:.80} is {values!r:.80}, which is no list of values")
+        if any(value == other for value, other in itertools.combinations(values, 2)):
+            raise BenchmarkError(f"{where}: vary {path!r:.80} has a value twice: {', '.join(map(str, values)):.200}")
         banks += values if path == "bank" else []
     for bank in banks:
         if not isinstance(bank, str):

@@ -63,7 +63,7 @@ class Display:
 
 def _line(progress: Progress) -> str:
     run = progress.run
-    what = f"{run.target} {run.config.model} {run.arm} lr {run.config.train.lr:g} seed {run.config.seed} ({run.stage})"
+    what = f"{run.target} {run.model} {run.arm} lr {run.config.train.lr:g} seed {run.config.seed} ({run.stage})"
     outcome = "lost with its node or worker, started again" if progress.state == "lost" else progress.state
     message = f": {' '.join(progress.message.split())}" if progress.message else ""
     return f"[{progress.settled}/{progress.total}] {run.config.id} {what} {outcome}{message}"

@@ -11,6 +11,7 @@ from masterkey.atomic import write_atomically
 from masterkey.metadata import canonical_json
 
 from .config import BenchmarkError, RunConfig
+from .errors import DivergedError
 from .schema import problem_of_failure, problem_of_result
 
 VERSION = 1
@@ -102,6 +103,15 @@ class ResultStore:
         if failure is not None and (problem := problem_of_failure(failure, run_id)):
             raise BenchmarkError(f"{path} {problem}; remove it to run it again")
         return failure
+
+    def has_diverged(self, run_id: str) -> bool:
+        """Whether a run failed because its loss was no number any more: as final as a result.
+
+        Raises:
+            BenchmarkError: as ``read_failure``.
+        """
+        failure = self.read_failure(run_id)
+        return failure is not None and failure["error"] == DivergedError.__name__
 
     def run_ids(self) -> list[str]:
         """Return the ids of all finished runs, sorted."""

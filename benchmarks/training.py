@@ -21,6 +21,7 @@ from .checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from .config import CHECKPOINT_EVERY, BenchmarkError, TrainConfig
 from .distributed import Group, process_group
 from .draws import epoch_order, step_seed
+from .errors import DivergedError
 from .evaluation import Evaluation, autocast, evaluate, memory_format
 from .feed import Feed, fit, to_device
 from .memory import is_out_of_memory, keep_freed_memory, peak_memory
@@ -102,7 +103,8 @@ def train(
         began: when this start of the run began (``time.perf_counter()``), if that was before this call.
 
     Raises:
-        BenchmarkError: the loss is not finite; out of memory, for the data or for a step; a checkpoint of another run,
+        DivergedError: the loss is not finite.
+        BenchmarkError: out of memory, for the data or for a step; a checkpoint of another run,
             or one that cannot be written; ``freeze_epoch`` without a bank.
     """
     with process_group(device) as group, torch.random.fork_rng([group.device] if group.device.type == "cuda" else []):
@@ -311,7 +313,7 @@ class _Run:
         losses = self.losses[: self.step]
         if not bool(losses.isfinite().all()):
             step = int((~losses.isfinite()).int().argmax())
-            raise BenchmarkError(
+            raise DivergedError(
                 f"the loss is {float(losses[step])} in epoch {self.epoch}, step {step}; "
                 "a lower lr, a longer warm-up or clip_grad may keep it finite"
             )

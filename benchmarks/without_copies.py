@@ -1,8 +1,8 @@
 """What arms gain over their controls on all test pictures, and on those without a near copy in what is learnt from.
 
-    python -m masterkey.benchmarks.without_copies across --target flowers17-128px
+    python -m masterkey.benchmarks.without_copies across:flowers17-128px arms:pets-128px
 
-A picture that the split left on both sides can be got right by memory (``near_copies``). Of the experiment's finished
+A picture that the split left on both sides can be got right by memory (``near_copies``). Of the experiments' finished
 runs those count that recorded their mistakes; the data sets must be at hand.
 """
 
@@ -66,7 +66,7 @@ def compare(experiment: Experiment, store: ResultStore) -> list[dict[str, Any]]:
     found = []
     for rows in zip(*(differences_table(part).rows for part in both), strict=True):
         if rows[0]["pairs"]:
-            key = {name: rows[0][name] for name in (*_PLACE, "control", "pairs")}
+            key = {"experiment": experiment.name, **{name: rows[0][name] for name in (*_PLACE, "control", "pairs")}}
             top1 = [mean[tuple(key[name] for name in _PLACE)] for mean in means]
             found.append({**key, "top1": top1, **{name: [row[name] for row in rows] for name in _FIGURES}})
     return found
@@ -91,19 +91,21 @@ def _with_runs(results: Results, change: Callable[[Run], Run | None]) -> Results
 def main() -> None:
     """Compare, print and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment")
+    parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT[:TARGET]")
     parser.add_argument("--size", choices=("smoke", "small", "paper"), default="small")
-    parser.add_argument("--target", action="append", default=[])
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/without_copies.json"))
     options = parser.parse_args()
-    rows = compare(load_experiment(options.experiment, options.size).only(targets=options.target), default_store())
+    rows = []
+    for experiment, _, target in (name.partition(":") for name in options.experiments):
+        part = load_experiment(experiment, options.size).only(targets=[target] if target else [])
+        rows += compare(part, default_store())
     for row in rows:
         shown = [
             f"{show(row['top1'][i], 'accuracy')} %, {show(row['difference'][i], 'difference')} "
             f"({show(row['low'][i], 'difference')} to {show(row['high'][i], 'difference')})"
             for i in range(2)
         ]
-        place = " ".join(row[key] for key in _PLACE)
+        place = " ".join(row[key] for key in ("experiment", *_PLACE))
         print(f"{place} against {row['control']}, {row['pairs']} seeds: {shown[0]}; without near copies {shown[1]}")
     result = {"command": f"python -m masterkey.benchmarks.without_copies {shlex.join(sys.argv[1:])}", "rows": rows}
     write_atomically(options.output, json.dumps(result, indent=1).encode() + b"\n")

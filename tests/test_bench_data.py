@@ -1,4 +1,5 @@
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -108,6 +109,18 @@ def test_both_layouts_give_the_same_data(tmp_path, cache):
     assert (plain.train.images == laid_out.train.images).all()
     assert (plain.evaluate.labels == laid_out.evaluate.labels).all()
     assert laid_out.classes == ("ant", "bee")
+
+
+def test_folders_of_like_files_are_told_apart(tmp_path, cache):
+    """An archive gives all its files one time, and pictures without compression have the same sizes."""
+    folders = [image_folder(tmp_path / which / "set") for which in "ab"]
+    for number, folder in enumerate(folders):
+        for path in sorted(folder.rglob("*.png")):
+            Image.new("RGB", (20, 16), (number, 0, 0)).save(path.with_suffix(".bmp"))
+            path.unlink()
+            os.utime(path.with_suffix(".bmp"), (10**9, 10**9))
+    one, other = (load(folder, cache) for folder in folders)
+    assert one.sha256 != other.sha256 and not np.array_equal(one.train.images, other.train.images)
 
 
 def test_file_names_do_not_decide_on_a_split(tmp_path, cache):
@@ -358,6 +371,18 @@ def test_folders_of_the_wrong_layout_are_refused_with_what_was_found(tmp_path, c
     some = image_folder(tmp_path / "some", {"bare": {"ant": 1, "bee": 0, "cat": 1}}) / "bare"
     with pytest.raises(BenchmarkError, match=r"has 2 folders of pictures, and none in bee: fill or remove it"):
         load(some, cache)
+    deeper = image_folder(
+        tmp_path / "deeper", {"train/images": {"ant": 2, "bee": 2}, "test/images": {"ant": 1, "bee": 1}}
+    )
+    with pytest.raises(BenchmarkError, match=r"has one class, 'images', so there is nothing to tell apart"):
+        load(deeper, cache)
+    for name in ("Test", "holdout"):
+        other = image_folder(tmp_path / name, {"train": {"ant": 2, "bee": 2}, name: {"ant": 1, "bee": 1}})
+        with pytest.raises(BenchmarkError, match=rf"has pictures in '{name}' beside train, which is no part \(train, "):
+            load(other, cache)
+    many = image_folder(tmp_path / "many", {part: {"ant": 1, "bee": 1} for part in ("train", "valid", "val", "test")})
+    with pytest.raises(BenchmarkError, match="more than one validation split: valid, val; keep one"):
+        find_source(str(many), {})
     (tmp_path / "empty").mkdir()
     with pytest.raises(BenchmarkError, match="holds nothing; expected"):
         load(tmp_path / "empty", cache)

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from tints import (
     PLAIN,
@@ -22,6 +23,7 @@ from tints import (
 )
 
 from masterkey.benchmarks.config import BenchmarkError
+from masterkey.benchmarks.distributed import Group
 from masterkey.benchmarks.training import _check as training_check
 from masterkey.benchmarks.training import train
 
@@ -43,6 +45,14 @@ def processes():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["masterkey.benchmarks.training"])
     return context
+
+
+def test_a_network_with_batch_norm_is_not_shared():
+    """Every process would have statistics of its share: another training under the same id."""
+    model = timm.create_model("mobilenetv3_small_050")
+    assert Group(0, 1, torch.device("cpu")).parallel(model) is model
+    with pytest.raises(BenchmarkError, match=r"bn1 is a BatchNorm.*, whose statistics are those of a whole batch"):
+        Group(0, 2, torch.device("cpu")).parallel(model)
 
 
 def wait_for(condition, process, seconds=60):

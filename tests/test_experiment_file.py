@@ -19,6 +19,7 @@ name = "./mine"
 pixels = 32
 [train]
 epochs = 1
+warmup_epochs = 0
 [[arms]]
 name = "scratch"
 [[arms]]
@@ -52,6 +53,21 @@ WRONG = {
     ("epochs = 1", "smoothing = 3"): "smoothing is 3; it must be from 0 to below 1",
     ("epochs = 1", "batch_size = 0"): "batch_size is 0; it must be 1 or more",
     ("epochs = 1", "epochs = 1\nfreeze_epoch = 1"): "freeze_epoch is 1 of 1 epochs, so nothing would be frozen",
+    ("epochs = 1", "min_lr = 0.01"): "min_lr is 0.01, above the lr of 0.001",
+    ("warmup_epochs = 0", "warmup_epochs = 1"): "warmup_epochs is 1 of 1 epochs, so lr is never reached",
+    ("epochs = 1", "epochs = 3\nfreeze_epoch = 1"): "arm 'random': freeze_epoch is 1, but the bank goes in frozen",
+    (
+        'name = "scratch"',
+        'name = "scratch"\ninject = { layers = 1 }',
+    ): "inject is what is done with a bank, and it has none",
+    ('name = "scratch"', 'name = "scratch"\nsteps = [["signed", {}]]'): "steps is what is done with a bank",
+    ('name = "scratch"', 'name = "scratch"\nkind = "pointwise"'): "kind is what is done with a bank",
+    ('name = "scratch"', 'name = "scratch"\nbias = false'): "bias is what is done with a bank",
+    ('name = "scratch"', 'name = "scratch"\nteacher = "scratch:mine"'): "'weight-selection' and a teacher go together",
+    ('name = "scratch"', 'name = "scratch"\ninitial = "weight-selection"'): "and a teacher go together",
+    ('name = "scratch"', 'name = "scratch"\nvary = { "train.weight_decay" = [1, 1.0] }'): "has a value twice: 1, 1.0",
+    ("seeds = [0]", 'seeds = [0]\nby_size = ["a", ["b", 3]]'): "by_size has 3, which is no text",
+    ("seeds = [0]", 'seeds = [0]\nby_size = ["a", ["b", "a"]]'): "by_size has a value twice: a, b, a",
     ("epochs = 1", "clip_grad = inf"): "clip_grad is inf, which is no number",
     ("pixels = 32", 'pixels = "32"'): "pixels is '32', which is no whole number",
     ('[data.mine]\nname = "./mine"', '[data]\nmine = "./mine"'): "[data.mine] is './mine', which is no table",

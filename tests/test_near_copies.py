@@ -73,13 +73,13 @@ def test_accuracies_and_differences_without_the_copies(pictures, tmp_path, monke
 
     monkeypatch.setattr(without_copies, "load_experiment", lambda name, size: what)
     monkeypatch.setattr(without_copies, "default_store", lambda: store)
-    monkeypatch.setattr(sys, "argv", ["without_copies", "tiny", "--target", "mine", "-o", str(tmp_path / "w.json")])
+    monkeypatch.setattr(sys, "argv", ["without_copies", "tiny:mine", "-o", str(tmp_path / "w.json")])
     without_copies.main()
     line = "convnext_atto mine bank against scratch, 2 seeds: 85.0 %, +10.0"
     assert line in capsys.readouterr().out
     recorded = json.loads((tmp_path / "w.json").read_text())
     assert recorded["rows"] == without_copies.compare(what, store)
-    assert recorded["command"].endswith(f"tiny --target mine -o {tmp_path / 'w.json'}")
+    assert recorded["command"].endswith(f"tiny:mine -o {tmp_path / 'w.json'}")
 
 
 def test_runs_that_tell_no_mistakes_are_one_sentence(pictures, tmp_path):

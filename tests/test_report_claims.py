@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from report_runs import BANK, PLACE, RANDOM, SCRATCH, by_arm, experiment, finish, row, rows, three_seeds
+from report_runs import BANK, PLACE, RANDOM, SCRATCH, by_arm, experiment, finish, row, rows, three_seeds, write_run
 
 from masterkey.benchmarks.report.section import make_section, plain_text
 from masterkey.benchmarks.report.words import judge
@@ -71,6 +71,57 @@ def test_a_control_that_is_left_out_lets_nothing_be_claimed(store):
     assert part.report_command.endswith("--size small --only scratch --only random --only bank -o report")
     whole = what.only(arms=["scratch", "random", "other", "bank"])
     assert judge(make_section(whole, store, None).results, *PLACE).refusal is None
+
+
+def test_noise_that_is_left_out_lets_nothing_be_claimed(store):
+    """It is a control whatever its name, so it may not go by leaving it out."""
+    noise = {"name": "mine", "bank": "scale-space-8", "steps": [["pixel_shuffled", {}]]}
+    what = experiment([SCRATCH, RANDOM, noise, BANK], seeds=[0, 1, 2])
+    finish(
+        what,
+        store,
+        by_arm({"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "mine": [20, 22, 21], "bank": [20, 21, 22]}),
+    )
+    part = make_section(what.only(arms=["scratch", "random", "bank"]), store, None)
+    assert judge(part.results, *PLACE).refusal == "the control mine was left out"
+    elsewhere = experiment(
+        [SCRATCH, RANDOM, {**noise, "targets": ["flowers17"]}, BANK], seeds=[0, 1, 2], targets=["pets", "flowers17"]
+    )
+    part = make_section(elsewhere.only(arms=["scratch", "random", "bank"], targets=["pets"]), store, None)
+    assert judge(part.results, *PLACE).outcome == "gain"  # it is of another target
+
+
+def test_arms_that_saw_other_pictures_are_not_compared(store):
+    section = three_seeds(store)
+    what = section.results.experiment
+    for run in what.plan(store):
+        if run.arm == "bank":
+            write_run(run, store, 40.0, 1.0, data_sha256="1" * 64)
+    refusal = "the arms did not all learn from and judge on the same pictures"
+    assert judge(make_section(what, store, None).results, *PLACE).refusal == refusal
+
+
+@pytest.mark.parametrize("longer", [[12.0, 13.0, 14.1], [30.0, 31.0, 32.0], [90.0, 91.0, 92.0]])
+def test_an_arm_with_a_recipe_of_its_own_neither_gains_nor_stops_the_others(store, longer):
+    other = {"name": "longer", "bank": "scale-space-8", "train": {"epochs": 8}}
+    verdict = judge((section := three_seeds(store, (SCRATCH, RANDOM, BANK, other), longer=longer)).results, *PLACE)
+    assert (verdict.outcome, verdict.best, verdict.gains, verdict.apart) == ("gain", "bank", ("bank",), ("longer",))
+    said = " ".join(map(plain_text, section.sentences))
+    assert "not trained as the controls are, so not judged: longer." in said and "above all of these" not in said
+
+
+@pytest.mark.parametrize(
+    "weaker", [{"inject": {"layers": 1}}, {"steps": [["signed", {}]]}, {"inject": {"freeze": False}}]
+)
+def test_random_is_of_the_whole_network_as_it_draws_it(store, weaker):
+    verdict = judge(three_seeds(store, (SCRATCH, {**RANDOM, **weaker}, BANK)).results, *PLACE)
+    assert verdict.refusal.startswith("the arm random is not what the control of that name is")
+
+
+def test_random_of_another_kind_is_no_control(store):
+    pointwise = {"kind": "pointwise", "inject": {"policy": "layerwise"}}
+    verdict = judge(three_seeds(store, (SCRATCH, {**RANDOM, **pointwise}, BANK)).results, *PLACE)
+    assert verdict.refusal == "the control random has filters of another kind than bank"
 
 
 def test_two_seeds_and_seeds_that_agree_to_the_picture_claim_nothing(store):

@@ -126,7 +126,7 @@ def test_an_unknown_reference_is_refused(store):
 def test_every_source_of_the_tables_has_a_size(name, size):
     what = load_experiment(name, size)
     sources = {str(arm["bank"]).removeprefix("scratch:") for arm in what.arms if "scratch:" in str(arm.get("bank"))}
-    order = what.raw["by_size"]
+    order = [name for group in what.raw["by_size"] for name in (group if isinstance(group, list) else [group])]
     assert sources == set(order) and [target for target in order if target in what.targets] == what.targets
     if size == "paper":  # to one digit, as in the seed's Table 2: it has Sketch's 48,212 before CIFAR-10's 50,000
         pictures = {data: float(f"{CATALOGUE[data].size[1]:.0e}") for data in order}
@@ -145,8 +145,8 @@ def test_matrix_refuses_two_arms_from_one_source(store):
 FOUR = ["imagenet", "food", "pets", "flowers"]
 
 
-def triples_section(store, by_target):
-    """Sources by size are FOUR; ``by_target`` has the accuracies of the three other sources in each of two targets."""
+def triples_section(store, by_target, by_size=FOUR):
+    """Sources are FOUR; ``by_target`` has the accuracies of the three others in each of its targets."""
     arms = [SCRATCH, RANDOM, SELFFER]
     arms += [
         {"name": source, "bank": f"scratch:{source}", "targets": [target for target in by_target if target != source]}
@@ -159,9 +159,17 @@ def triples_section(store, by_target):
         value = by_target[run.target][run.arm]
         return value[run.config.seed] if isinstance(value, tuple) else value + run.config.seed
 
-    what = experiment(arms, "matrix", targets=list(by_target), by_size=FOUR)
+    what = experiment(arms, "matrix", targets=list(by_target), by_size=by_size)
     finish(what, store, accuracy)
     return make_section(what, store, None)
+
+
+def test_sources_of_one_size_are_no_triple(store):
+    figures = {"pets": {"imagenet": 60.0, "food": 61.0, "flowers": 58.0}}
+    section = triples_section(store, figures, [["imagenet", "food"], "pets", "flowers"])
+    found = {(row["larger"], row["smaller"]) for row in section.tables["triples"].rows}
+    assert found == {("imagenet", "flowers"), ("food", "flowers")}
+    assert "better in 2 of 2 triples" in " ".join(map(plain_text, section.sentences))
 
 
 def test_triples_compare_two_sources_on_a_third_data_set(store):

@@ -21,6 +21,7 @@ from masterkey.benchmarks.config import BenchmarkError
 from masterkey.benchmarks.interrupt import Interrupts
 from masterkey.benchmarks.kill_test import kill_sweeps, metrics_of
 from masterkey.benchmarks.progress import Display
+from masterkey.benchmarks.report.results import collect
 from masterkey.benchmarks.store import WEIGHTS_NAME, ResultStore
 from masterkey.benchmarks.sweep import expected_runs, run_sweep
 
@@ -387,6 +388,37 @@ def test_a_source_on_other_data_is_one_for_every_choice(pictures, store):
     assert last["from-other", 0] == sources["from-other", "tune"]
 
 
+def test_a_source_on_the_targets_pictures_has_the_targets_split(pictures, store):
+    """Else it has learnt from what its taker chooses by."""
+    same = {"name": str(pictures), "pixels": 32}
+    experiment = tiny_experiment(
+        pictures,
+        arms=[{"name": "from-same", "bank": "scratch:same"}],
+        data={"tiny": {**same, "split_seed": 1, "validation": 0.4}, "same": {**same, "pixels": 24}},
+    )
+    for run in experiment.plan(store):
+        for source in run.needs:
+            split = (run.config.data.split_seed, run.config.data.validation)
+            assert (source.config.data.split_seed, source.config.data.validation) == split == (1, 0.4)
+            assert source.config.data.pixels == 24
+
+
+def test_a_rate_that_diverges_is_tried_and_not_chosen(pictures, store):
+    arms = [{"name": "scratch"}, {"name": "random", "bank": "random"}]
+    experiment = tiny_experiment(pictures, arms=arms, lrs=[1e-3, 1e30], seeds=[0])
+    summary = run_sweep(experiment, store)
+    assert len(summary.failed) == 2 and all("DivergedError: the loss is" in said for said in summary.failed.values())
+    assert summary.blocked == [] and len(summary.done) == 4  # a rate for each arm, and the final runs
+    cells = collect(experiment, store).cells.values()
+    assert {(cell.lr, cell.lrs_tried, len(cell.runs)) for cell in cells} == {(1e-3, 2, 1)}
+    calm = {"name": "calm", "train": {"lr": 1e-3}}
+    nowhere = tiny_experiment(pictures, arms=[*arms, calm], lrs=[1e29, 1e30], seeds=[0])
+    assert len(run_sweep(nowhere, store).blocked) == 2
+    cells = collect(nowhere, store).cells
+    assert cells["small", "tiny", "random"].missing == {0: "diverged at every learning rate"}
+    assert cells["small", "tiny", "calm"].missing == {}
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -404,8 +436,8 @@ def test_progress_is_a_line_for_each_run_and_a_bar_on_a_terminal(pictures, store
         run_sweep(experiment, store, on_progress=show)
     first, second = log.getvalue().splitlines()
     scratch, gone = (run.config.id for run in experiment.plan(store))
-    assert first.startswith(f"[1/2] {scratch} tiny convnext_atto scratch lr 0.001 seed 0 (final) done: top-1 ")
-    assert second.startswith(f"[2/2] {gone} tiny convnext_atto gone lr 0.001 seed 0 (final) failed: UnknownNameError")
+    assert first.startswith(f"[1/2] {scratch} tiny small scratch lr 0.001 seed 0 (final) done: top-1 ")
+    assert second.startswith(f"[2/2] {gone} tiny small gone lr 0.001 seed 0 (final) failed: UnknownNameError")
     assert "left" not in log.getvalue()
     shown = terminal.getvalue()
     assert "0.5 of 2 runs" in shown  # half of the first run's epochs

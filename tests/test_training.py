@@ -29,6 +29,7 @@ from masterkey.benchmarks import training
 from masterkey.benchmarks.checkpoint import load_checkpoint, save_checkpoint
 from masterkey.benchmarks.config import BenchmarkError, TrainConfig
 from masterkey.benchmarks.data import Part
+from masterkey.benchmarks.errors import DivergedError
 from masterkey.benchmarks.feed import Feed, fit, to_device
 from masterkey.benchmarks.memory import is_out_of_memory
 from masterkey.benchmarks.optimization import learning_rate, new_optimizer
@@ -317,7 +318,7 @@ class Failing(nn.Module):
 
 
 def test_a_loss_that_is_not_finite_is_named_with_its_step():
-    with pytest.raises(BenchmarkError, match="the loss is nan in epoch 1, step 2"):
+    with pytest.raises(DivergedError, match="the loss is nan in epoch 1, step 2"):
         train(Failing(7, lambda logits: logits * float("nan")), tints(), replace(PLAIN, epochs=3), seed=0)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..config import BenchmarkError
 from .catalogue import HubSet
-from .source import LAYOUTS, Opened, Pictures, Source, stat_fingerprint, visible_files, what_is_in
+from .source import LAYOUTS, Opened, Pictures, Source, roles, stat_fingerprint, visible_files, what_is_in
 
 _SPLITS = ("train", "validation", "valid", "val", "test")
 # also those that Pillow cannot read everywhere: a picture that is left out has to be named
@@ -30,7 +30,8 @@ def find_image_folder(folder: Path) -> Source | None:
     pictures, and hidden ones, are passed over; pictures may lie deeper inside a class's folder.
 
     Raises:
-        BenchmarkError: a part for validation or test without class folders, or classes beside empty folders.
+        BenchmarkError: a part for validation or test without class folders, classes beside empty folders, one class
+            alone, folders of pictures that are no part, or too many parts.
     """
     listing: Listing = {split: _classes(folder / split) for split in _SPLITS if (folder / split).is_dir()}
     if not listing and (classes := _classes_of(folder)):
@@ -40,6 +41,13 @@ def find_image_folder(folder: Path) -> Source | None:
     for split, classes in listing.items():
         if not any(classes.values()):
             raise BenchmarkError(f"{folder / split} holds {what_is_in(folder / split)}; {LAYOUTS}")
+    found = {name for classes in listing.values() for name in classes}
+    if len(found) == 1:
+        raise BenchmarkError(
+            f"{folder} has one class, {min(found)!r:.80}, so there is nothing to tell apart; {LAYOUTS}"
+        )
+    if (folder / "train").is_dir():
+        _refuse_unknown_parts(folder)
     files = [path for classes in listing.values() for paths in classes.values() for path in paths]
     names = "\0".join(f"{split}/{name}" for split, classes in listing.items() for name in classes)
     fingerprint = hashlib.sha256(f"{stat_fingerprint(folder, files)}\0{names}".encode(errors="surrogateescape"))
@@ -48,7 +56,24 @@ def find_image_folder(folder: Path) -> Source | None:
     def open_listing(_scratch: Path) -> Iterator[Opened]:
         yield _opened(folder, listing)
 
-    return Source(folder.name, str(folder), fingerprint.hexdigest(), HubSet(str(folder)), open_listing)
+    source = Source(folder.name, str(folder), fingerprint.hexdigest(), HubSet(str(folder)), open_listing)
+    roles(source, listing)  # what cannot be used is said now, not by every run
+    return source
+
+
+def _refuse_unknown_parts(folder: Path) -> None:
+    """Refuse folders of pictures beside ``train/`` that would be passed over, ``Test/`` and ``holdout/`` among them.
+
+    Raises:
+        BenchmarkError: there is one.
+    """
+    for entry in sorted(folder.iterdir()):
+        is_unknown = entry.is_dir() and not entry.name.startswith(".") and entry.name not in _SPLITS
+        if is_unknown and any(_classes(entry).values()):
+            raise BenchmarkError(
+                f"{folder} has pictures in {entry.name!r:.80} beside train, which is no part ({', '.join(_SPLITS)}): "
+                "rename it, or take it away"
+            )
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:

@@ -43,9 +43,9 @@ class Opened:
 class Source:
     """A data set that was found, and not yet read.
 
-    ``fingerprint`` changes when the pictures do: on the Hub it is the revision, of a folder every file's path, size
-    and time of last change (not its content, so that looking twice costs nothing). ``open`` may use the folder it is
-    given until it is left. ``wanted`` says what the catalogue knows about the set.
+    ``fingerprint`` changes when the pictures do: on the Hub it is the revision, of a folder its place and every file's
+    path, size and time of last change (not its content, so that looking twice costs nothing). ``open`` may use the
+    folder it is given until it is left. ``wanted`` says what the catalogue knows about the set.
     """
 
     name: str
@@ -91,8 +91,11 @@ def roles(source: Source, splits: Iterable[str]) -> Roles:
 
 
 def stat_fingerprint(folder: Path, files: Iterable[Path]) -> str:
-    """Return a hash of the paths, sizes and times of ``files``."""
-    digest = hashlib.sha256()
+    """Return a hash of the paths, sizes and times of ``files``, and of where the folder lies.
+
+    An archive gives files of two folders the same times, and pictures of like shape have the same sizes.
+    """
+    digest = hashlib.sha256(f"{folder.resolve()}\0".encode(errors="surrogateescape"))
     for path in files:
         stat = path.stat()
         line = f"{path.relative_to(folder).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"

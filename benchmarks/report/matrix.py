@@ -116,7 +116,18 @@ def reference_of(results: Results) -> str:
 
 def size_order(results: Results) -> list[str]:
     """Return the data sets by size of train, the largest first: the experiment's ``by_size``, else its targets."""
-    return [str(name) for name in results.experiment.raw.get("by_size", results.experiment.targets)]
+    return list(size_rank(results))
+
+
+def size_rank(results: Results) -> dict[str, int]:
+    """Return each data set's place by size of train, 0 for the largest; those of one size share it."""
+    groups = results.experiment.raw.get("by_size", results.experiment.targets)
+    return {str(name): place for place, group in enumerate(groups) for name in _names(group)}
+
+
+def _names(group: object) -> list[object]:
+    """Return the data sets of an entry of ``by_size``: one, or several of one size."""
+    return group if isinstance(group, list) else [group]
 
 
 def matrix_columns(results: Results, matrix: Table) -> list[str]:
@@ -147,7 +158,7 @@ def triangles_table(results: Results, matrix: Table) -> Table:
     Below the diagonal the source is larger than the target; a source need not be a target for that. A pair with one of
     unknown size is counted in ``all`` alone.
     """
-    place = {name: i for i, name in enumerate(size_order(results))}
+    place = size_rank(results)
     rows: list[Sequence[Value]] = []
     for model in results.experiment.models:
         points = _points(matrix, model)

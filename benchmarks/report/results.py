@@ -52,7 +52,7 @@ class Cell:
     """The final runs of one arm by seed; ``missing`` says for each seed without a result why.
 
     ``is_noise``: it puts in filters without shape, so it is a control, whatever its name. ``is_frozen``: what it puts
-    in stays. ``recipe`` is what it says of its own training.
+    in stays. ``recipe`` is what it says of its own training, ``about`` all that the experiment says of the arm.
     """
 
     model: str
@@ -67,6 +67,7 @@ class Cell:
     is_noise: bool
     is_frozen: bool
     recipe: Mapping[str, Any]
+    about: Mapping[str, Any]
 
     @property
     def top1(self) -> list[float]:
@@ -223,7 +224,8 @@ def collect(experiment: Experiment, store: ResultStore) -> Results:
         cells[place] = cell = _cell(experiment, store, place, arm, planned)
         for seed, why in cell.missing.items() if cell.lr is None else ():
             listed[f"{place} {seed}"] = Listed(None, "final", *place, seed, None, why)
-    known = {name for _, _, arm in cells for name in (arm, _series(arm))} | {*experiment.left_out}
+    known = {name for _, _, arm in cells for name in (arm, _series(arm))}
+    known |= {str(arm["name"]) for arm in experiment.left_out}
     strange = sorted({str(name) for name in experiment.raw.get("controls", ())} - known)
     if strange:
         raise BenchmarkError(f"experiment {experiment.name}: controls name {', '.join(strange)}, which is no arm of it")
@@ -247,7 +249,9 @@ def _cell(
     taken = {source.config.id for run in planned for source in _all_needs(run)}
     own = [run for run in planned if run.config.id not in taken]
     tuned, part = len(experiment.lrs) > 1, experiment.raw.get("evaluate", "test")
-    tried = sum(run.stage == "tune" and store.read(run.config.id) is not None for run in own) if tuned else 1
+    tuning = [run.config.id for run in own if run.stage == "tune"]
+    diverged = [run_id for run_id in tuning if store.read(run_id) is None and store.has_diverged(run_id)]
+    tried = len(diverged) + sum(store.read(run_id) is not None for run_id in tuning) if tuned else 1
     chosen = experiment.chosen_lr(store, model, target, arm)
     lr = None if chosen is None else arm.get("train", {}).get("lr", chosen)
     # where the final figures are of the validation part, a run may have chosen the rate and be final too
@@ -255,7 +259,9 @@ def _cell(
     runs: dict[int, Run] = {}
     missing: dict[int, str] = {}
     for seed in experiment.seeds_for(target):
-        if lr is None:
+        if lr is None and len(diverged) == len(experiment.lrs):
+            missing[seed] = "diverged at every learning rate"
+        elif lr is None:
             missing[seed] = f"waits for its learning rate, {tried} of {len(experiment.lrs)} tried"
         elif store.read(finals[seed].config.id) is None:
             missing[seed] = _status(finals[seed].config.id, store)
@@ -272,13 +278,15 @@ def _cell(
         lrs_tried=tried,
         runs=runs,
         missing=missing,
-        is_noise=_is_noise(arm),
+        is_noise=is_noise(arm),
         is_frozen=bank is not None and bool(arm.get("inject", {}).get("freeze", True)),
         recipe=arm.get("train", {}),
+        about=arm,
     )
 
 
-def _is_noise(arm: Mapping[str, Any]) -> bool:
+def is_noise(arm: Mapping[str, Any]) -> bool:
+    """Whether an arm puts in filters without shape: random, or shuffled."""
     shuffled = any(operation == "pixel_shuffled" for operation, *_ in arm.get("steps", ()))
     return arm.get("bank") is not None and (shuffled or str(arm["bank"]).partition(":")[0] in _NOISE)
 
@@ -347,6 +355,7 @@ def _numerics(machine: Mapping[str, Any]) -> str:
         machine.get("device"),
         machine.get("instructions"),
         machine.get("bfloat16"),
+        None if machine.get("processes", 1) == 1 else f"{machine['processes']} processes",
     )
     return ", ".join(str(part) for part in known if part not in (None, "cpu"))
 
@@ -368,7 +377,7 @@ def _status(run_id: str, store: ResultStore) -> str:
 
 def _listed(planned: Planned, store: ResultStore, machines: dict[str, dict[str, Any]]) -> Listed:
     config, result = planned.config, store.read(planned.config.id)
-    place = (config.id, planned.stage, config.model, planned.target, planned.arm, config.seed, config.train.lr)
+    place = (config.id, planned.stage, planned.model, planned.target, planned.arm, config.seed, config.train.lr)
     if result is None:
         return Listed(*place, status=_status(config.id, store))
     machine = {key: value for key, value in result["machine"].items() if key not in _NOT_THE_MACHINE}

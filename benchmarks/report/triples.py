@@ -8,7 +8,7 @@ experiment's ``by_size``.
 from collections.abc import Sequence
 from itertools import combinations
 
-from .matrix import TRANSFER, as_shown, size_order
+from .matrix import TRANSFER, as_shown, size_rank
 from .results import Results
 from .table import Column, Figure, Sentence, Table, Value, make_table
 from .tables import MODEL, READINGS, TARGET, paired
@@ -18,7 +18,7 @@ _THREE_QUARTERS = 0.75  # what the seed's asymmetry is to be confirmed by
 
 def triples_table(results: Results, matrix: Table) -> Table:
     """Every pair of sources in every third target: accuracy with the larger source's filters minus the smaller's."""
-    order = size_order(results)
+    rank = size_rank(results)
     rows: list[Sequence[Value]] = []
     for model, target in results.places:
         arms = {
@@ -26,7 +26,9 @@ def triples_table(results: Results, matrix: Table) -> Table:
             for row in matrix.rows
             if (row["model"], row["target"], row["role"]) == (model, target, TRANSFER)
         }
-        for larger, smaller in combinations([source for source in order if source in arms and source != target], 2):
+        for larger, smaller in combinations([source for source in rank if source in arms and source != target], 2):
+            if rank[larger] == rank[smaller]:
+                continue
             sample = paired(results, model, target, arms[larger], arms[smaller])
             if sample.mean is None:
                 continue

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from .results import RANDOM, SCRATCH, Cell, Results, label
+from .results import RANDOM, SCRATCH, Cell, Results, is_noise, label
 from .student import Sample
 from .table import Column, Figure, Sentence, Table, Value, make_table
 from .tables import MODEL, TARGET, paired
@@ -19,7 +19,8 @@ class Verdict:
     """What can be said of one network on one target.
 
     Arms that put in a bank are ``gains`` if all their seeds are there and they lie above every control, ``losses`` if
-    they lie below one, else ``undecided``. ``best`` has the best mean of the gains, or of all if there is none;
+    they lie below one, else ``undecided``; those that are not trained as their controls are ``apart``, and judged only
+    where there are no others. ``best`` has the best mean of the gains, or of all that are judged if there is none;
     ``outcome`` is its: ``gain``, ``loss``, ``open``, or ``no claim`` with the ``refusal`` that says why.
     ``only_controls`` are the controls where none but ``random`` puts in filters without shape: then a gain may be that
     of a few filters, or of where they have their weight.
@@ -35,6 +36,7 @@ class Verdict:
     gains: tuple[str, ...]
     losses: tuple[str, ...]
     undecided: tuple[str, ...]
+    apart: tuple[str, ...] = ()
     only_controls: tuple[str, ...] = ()
 
     @property
@@ -52,7 +54,10 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
     if not candidates:
         return None
     cells = results.at(model, target)
-    means = {arm: fmean(cells[arm].top1) for arm in candidates if cells[arm].runs}
+    finished = [arm for arm in candidates if cells[arm].runs]
+    apart = tuple(arm for arm in finished if _otherwise_trained(results, model, target, arm))
+    alike = [arm for arm in finished if arm not in apart]
+    means = {arm: fmean(cells[arm].top1) for arm in alike or finished}
     samples = {arm: _over(results, model, target, arm) for arm in means}
     signs = {arm: {sample.sign for sample in samples[arm].values()} for arm in means}
     gains = tuple(arm for arm in means if signs[arm] == {1} and not _lacking(results, model, target, arm))
@@ -70,6 +75,7 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
         () if refusal else gains,
         () if refusal else losses,
         () if refusal else tuple(arm for arm in means if arm not in gains + losses),
+        () if refusal else apart,
         () if results.shapeless(model, target) else tuple(results.controls(model, target)),
     )
 
@@ -92,14 +98,20 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
             return f"the control {control} is no arm of this experiment"
         if not all(_is_what_it_says(control, cell) for arm, cell in cells.items() if arm.partition("/")[0] == control):
             return f"the arm {control} is not what the control of that name is: {_MEANT[control]}"
-    for control in results.experiment.raw.get("controls", ()):
-        if control in results.experiment.left_out:
-            return f"the control {control} was left out"
+    for arm in results.experiment.left_out:
+        is_here = model in arm.get("models", [model]) and target in arm.get("targets", [target])
+        name = str(arm["name"])
+        if is_here and (is_noise(arm) or not {name, name.partition("/")[0]}.isdisjoint(_named_controls(results))):
+            return f"the control {name} was left out"
     if best is None:
         return "no arm with a bank has a finished run"
     for name in controls:
         if results.opposite(model, target, best, name) is None and results.is_required(name):
             return f"no arm of the control {name} is like {label(best)}"
+    if len({run.pictures for cell in cells.values() for run in cell.runs.values()}) > 1:
+        return "the arms did not all learn from and judge on the same pictures"
+    if cells[best].about.get("kind") != _random_of(results, model, target, best).about.get("kind"):
+        return f"the control {RANDOM} has filters of another kind than {label(best)}"
     for each in _lacking(results, model, target, best):
         return f"{label(each)} lacks {len(cells[each].missing)} of its seeds"
     for each in _otherwise_trained(results, model, target, best):
@@ -110,6 +122,16 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
     if seeds < _SEEDS:
         return f"there {'is one seed' if seeds == 1 else f'are {seeds} seeds'}, and a claim takes {_SEEDS}"
     return None
+
+
+def _named_controls(results: Results) -> tuple[str, ...]:
+    return (SCRATCH, RANDOM, *results.experiment.raw.get("controls", ()))
+
+
+def _random_of(results: Results, model: str, target: str, arm: str) -> Cell:
+    name = results.opposite(model, target, arm, RANDOM)
+    assert name is not None  # a claim is refused before, where there is none
+    return results.at(model, target)[name]
 
 
 def _lacking(results: Results, model: str, target: str, arm: str) -> list[str]:
@@ -138,7 +160,9 @@ def _recipe(cell: Cell) -> dict[str, object]:
 def _is_what_it_says(control: str, cell: Cell) -> bool:
     if control == SCRATCH:
         return cell.what == _MEANT[SCRATCH]
-    return cell.bank == RANDOM and cell.is_frozen
+    # a series, random/3, may be of some layers, as its counterparts are; plain random is of the whole network
+    is_whole = "/" in cell.arm or "layers" not in cell.about.get("inject", {})
+    return cell.bank == RANDOM and cell.is_frozen and is_whole and not cell.about.get("steps")
 
 
 def verdicts_table(results: Results, verdicts: Sequence[Verdict]) -> Table:
@@ -192,6 +216,7 @@ def sentences(verdict: Verdict) -> list[Sentence]:
         "also above all of these": verdict.gains,
         "not told apart from a control": verdict.undecided,
         "below a control": verdict.losses,
+        "not trained as the controls are, so not judged": verdict.apart,
     }
     said: list[Sentence] = [told]
     for what, arms in groups.items():
