@@ -14,6 +14,7 @@ from masterkey import Bank
 from masterkey.catalog import STEPS
 from masterkey.checkpoint import read_checkpoint
 from masterkey.create import build_timm
+from masterkey.errors import NothingMeantError
 
 from .config import ArmConfig, BenchmarkError, RunConfig
 from .store import WEIGHTS_NAME, ResultStore
@@ -84,7 +85,14 @@ def apply_arm(model: nn.Module, config: RunConfig, store: ResultStore) -> Arm:
     injection = report.to_dict()
     for row in injection["rows"]:
         row["sources"] = list(row["sources"])
-    return Arm(model, injection, bank.sha256)
+    return Arm(model, injection, _sha256(bank, model))
+
+
+def _sha256(bank: Bank, model: nn.Module) -> str:
+    try:
+        return bank.sha256
+    except NothingMeantError:  # a computed bank that has filters for this network only: what went in tells
+        return Bank.from_model(model, bank.kind).sha256
 
 
 def load_arm_bank(arm: ArmConfig, store: ResultStore) -> Bank:

@@ -210,7 +210,8 @@ def _problem(made: "DataConfig | TrainConfig | ArmConfig | RunConfig") -> str | 
         if made.min_lr > made.lr:
             return f"[train]: min_lr is {made.min_lr}, above the lr of {made.lr}"
         if made.warmup_epochs >= made.epochs:
-            return f"[train]: warmup_epochs is {made.warmup_epochs} of {made.epochs} epochs, so lr is never reached"
+            said = f"[train]: warmup_epochs is {made.warmup_epochs} of {made.epochs} epochs"
+            return f"{said}, so lr is never reached ({TrainConfig.warmup_epochs} where none is said)"
         if made.freeze_epoch is not None and made.freeze_epoch >= made.epochs:
             return f"[train]: freeze_epoch is {made.freeze_epoch} of {made.epochs} epochs, so nothing would be frozen"
     return None

@@ -56,16 +56,11 @@ class Group:
         """Return ``model`` such that its gradients are means over the processes.
 
         Raises:
-            BenchmarkError: it has a batch norm, which would see a share of the batch: another training, under one id.
+            BenchmarkError: it has a batch norm.
         """
         if self.size == 1:
             return model
-        for name, module in model.named_modules():
-            if isinstance(module, _BatchNorm):
-                raise BenchmarkError(
-                    f"{name} is a {type(module).__name__}, whose statistics are those of a whole batch: a network with "
-                    "batch norm trains in one process (--jobs, not torchrun)"
-                )
+        refuse_batch_norm(model)
         return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
     def synchronize_buffers(self, model: nn.Module) -> None:
@@ -73,6 +68,20 @@ class Group:
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
+
+
+def refuse_batch_norm(model: nn.Module) -> None:
+    """Refuse what trains otherwise in several processes, under one id.
+
+    Raises:
+        BenchmarkError: a batch norm, which would see a share of the batch.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm):
+            raise BenchmarkError(
+                f"{name} is a {type(module).__name__}, whose statistics are those of a whole batch: a network with "
+                "batch norm trains in one process (masterkey bench run, not torchrun)"
+            )
 
 
 @contextmanager

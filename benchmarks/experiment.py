@@ -10,7 +10,7 @@ from typing import Any
 
 from masterkey.names import expanded
 
-from .config import BenchmarkError, RunConfig, run_config
+from .config import BenchmarkError, DataConfig, RunConfig, run_config
 from .experiment_file import SIZES, absolute, built_in_names, is_path, read_built_in, read_own, sizes_of_file
 from .store import ResultStore
 from .typed import near
@@ -256,7 +256,7 @@ class Experiment:
             if source and self._data(source)[0]["name"] != own["name"]:
                 part = "test"
             else:
-                split = {str(key): own[key] for key in ("validation", "split_seed") if key in own}
+                split = {key: own.get(key, getattr(DataConfig, key)) for key in ("validation", "split_seed")}
             target, model = source or target, other or model
             seed = int(self.raw.get("source_seed", seed))
         return self._run(model, target, {"name": "scratch"}, seed, self.lrs[0], stage, part, split)

@@ -22,11 +22,13 @@ from typing import Self
 
 import torch
 
+from masterkey.create import build_timm
 from masterkey.errors import MasterkeyError
+from masterkey.metadata import canonical_json
 
 from .claim import has_no_room
 from .config import CHECKPOINT_EVERY, BenchmarkError
-from .distributed import Group, is_lost_process, process_group
+from .distributed import Group, is_lost_process, process_group, refuse_batch_norm
 from .experiment import SIZES, Experiment, Planned, load_experiment
 from .preflight import check_experiment
 from .progress import Display
@@ -95,12 +97,14 @@ def run_together(
         How it ended, in the first process; None in the others.
 
     Raises:
-        MasterkeyError: a run failed (which is recorded), or cannot be recorded, or another process has ended. The
-            process should end, as torchrun then ends the others.
+        MasterkeyError: a network has batch norm, and there are several processes; a run failed (which is recorded), or
+            cannot be recorded, or another process has ended. The process should end, as torchrun then ends the others.
     """
     if group.rank > 0:
         _follow(setup, group)
         return None
+    if group.size > 1:
+        _refuse_batch_norm(experiment, setup.store)
     sweep = Sweep(experiment, setup, on_progress)
     with _Together(setup, group, sweep.hear) as workers:
         sweep.complete(workers)
@@ -129,6 +133,13 @@ def one_run(experiment: Experiment, store: ResultStore, text: str) -> Experiment
             "the runs that choose it: leave the run out"
         )
     return part
+
+
+def _refuse_batch_norm(experiment: Experiment, store: ResultStore) -> None:
+    """Say it before the first run: it is no failure of a run, which one process can do."""
+    configs = [run.config for run in expected_runs(experiment, store)]
+    for config in {canonical_json([each.model, each.model_kwargs]): each for each in configs}.values():
+        refuse_batch_norm(build_timm(config.model, num_classes=2, **config.model_kwargs))
 
 
 def _with_needs(run: Planned) -> list[Planned]:

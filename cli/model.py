@@ -153,8 +153,9 @@ def init(
             said = f"timm's {model} cannot be built with {' '.join(model_kwargs or [])}: {error}"
             raise typer.BadParameter(said, param_hint="--model-kwargs") from error
     masked = "" if options["layers"] is None else f", layers={options['layers']!r}"
+    kind = "" if report.kind == "depthwise" else f", {report.kind!r}"
     tell(
-        f"wrote {output}; once it is loaded, masterkey.inject(model, masterkey.Bank.from_model(model), "
+        f"wrote {output}; once it is loaded, masterkey.inject(model, masterkey.Bank.from_model(model{kind}), "
         f"policy='layerwise'{masked}) freezes these filters"
     )
     if json:

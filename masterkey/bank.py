@@ -13,10 +13,10 @@ from torch import Tensor
 
 from . import format as bank_format
 from .denoise import denoise
-from .errors import BankFormatError, MasterkeyError, PlanError
+from .errors import BankFormatError, MasterkeyError, NothingMeantError, PlanError
 from .fit import fit_kernel
 from .host import on_host
-from .mask import LayerMask, as_mask, mask_layers
+from .mask import LayerMask, as_mask, first_names, mask_layers
 from .metadata import Kernel, Metadata, Source
 from .rules import KernelRule
 from .whole import LARGEST, as_seed, several, whole_number
@@ -192,9 +192,9 @@ class Bank:
             and (wanted_kernel is None or layer.kernel == wanted_kernel)
         )
         if not kept:
-            raise PlanError(
+            raise NothingMeantError(
                 f"select(layers={layers!r}, stages={wanted_stages}, kernel={kernel}) leaves none of the "
-                f"{len(self.layers)} layers of bank {self.name} ({', '.join(list(self.layers)[:3])}, …)"
+                f"{len(self.layers)} layers of bank {self.name} ({first_names(self.metadata.layers)})"
             )
         about = self.metadata.after(
             "select", kept, layers=layers, stages=wanted_stages, kernel=wanted_kernel and list(wanted_kernel)
@@ -307,7 +307,7 @@ class Bank:
             layers[name], directions[name] = denoise(tensor)
         kept = tuple(layer for layer in self.metadata.layers if directions[layer.name])
         if not kept:
-            raise PlanError(f"bank {self.name} is noise in every layer: nothing is left of it")
+            raise NothingMeantError(f"bank {self.name} is noise in every layer: nothing is left of it")
         about = self.metadata.after("denoised", kept, directions=[directions[layer.name] for layer in kept])
         return Bank({layer.name: layers[layer.name] for layer in kept}, about)
 
@@ -365,7 +365,7 @@ class Bank:
         """Keep the filters that ``kept`` says, by layer; a layer that none is left of is dropped."""
         layers = {name: tensor[kept[name]] for name, tensor in self.layers.items() if bool(kept[name].any())}
         if not layers:
-            raise PlanError(f"{op}({arguments}) leaves no filter of bank {self.name}")
+            raise NothingMeantError(f"{op}({arguments}) leaves no filter of bank {self.name}")
         about = tuple(
             replace(layer, filters=len(layers[layer.name])) for layer in self.metadata.layers if layer.name in layers
         )

@@ -32,6 +32,10 @@ class PlanError(MasterkeyError):
     """A bank that does not fit the model under the chosen policy and rules."""
 
 
+class NothingMeantError(PlanError):
+    """A selection that means no layer of a bank, or a step of the algebra that leaves no filter."""
+
+
 class NotInjectedError(MasterkeyError):
     """An operation on the bank inside a model that holds none."""
 

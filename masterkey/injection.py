@@ -101,6 +101,7 @@ def inject(
             require_freezable(layer.module)
     trainable_before = _count_trainable(model)
     rows = []
+    _tell_apart(model)
     for layer, assignment, _ in planned:
         row = ReportRow(layer.name, layer.kernel, len(layer.weight))
         if layer.name in filters and assignment is not None:
@@ -230,6 +231,15 @@ def _require_undistributed(model: nn.Module) -> None:
         )
 
 
+def _tell_apart(model: nn.Module) -> None:
+    """Give a layer that was copied into another one's place a mark of its own."""
+    seen: set[str] = set()
+    for _, module, record in _with_record(model):
+        if record.mark in seen:
+            setattr(module, _RECORD, replace(record, mark=token_hex(8)))
+        seen.add(record.mark)
+
+
 def _note_filled(model: nn.Module, layers: Mapping[str, str]) -> None:
     """Remember on the network which of its layers (mark -> name) banks went into, so that lost ones can be named."""
     inner = model._modules.get("_orig_mod")
@@ -336,13 +346,18 @@ def _holds(module: nn.Module, filters: Tensor) -> bool:
 
 
 def _lost(model: nn.Module) -> list[str]:
-    """Name the layers of ``model`` that banks were put into and that are there no longer, under whatever name."""
-    lost = []
+    """Name the layers of ``model`` that banks were put into and that are there no longer, under whatever name.
+
+    A network and a part of it may both have been injected: then a layer is there if one of them knows it.
+    """
+    is_here: dict[str, bool] = {}
     for prefix, module in model.named_modules():
         if filled := module.__dict__.get(_FILLED):
-            here = {record.mark for _, _, record in _with_record(module)}
-            lost += [f"{prefix}.{name}".strip(".") for mark, name in filled.items() if mark not in here]
-    return lost
+            marks = {record.mark for _, _, record in _with_record(module)}
+            for mark, inner in filled.items():
+                name = f"{prefix}.{inner}".strip(".")
+                is_here[name] = is_here.get(name, False) or mark in marks
+    return [name for name, found in is_here.items() if not found]
 
 
 def _with_record(model: nn.Module) -> list[tuple[str, nn.Module, _Record]]:

@@ -1,7 +1,8 @@
 """Banks whose filters are there once they meet a network, and the algebra of such banks, whose steps wait as well."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from functools import cached_property, wraps
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .bank import Bank, as_kernel, join
-from .errors import PlanError
+from .errors import NothingMeantError
 from .host import on_host
 from .metadata import Kernel, Metadata
 from .plan import Target
@@ -30,8 +31,9 @@ class LateBank(Bank):
     """A bank whose kernel, depth and seed are bound when a plan is made.
 
     Until then it shows its filters at ``SHOWN_KERNEL`` for a stand-in network of three layers; ``at`` shows another
-    kernel. What is saved, published or distilled is what it shows. A step of the algebra is taken when the filters are
-    there: ``random.signed()`` is drawn for the network that it goes into, and signed then.
+    kernel. What is saved, published or distilled is what it shows, and so is what ``sampled`` and ``resized`` take,
+    which fix a number of filters or a kernel, and give a stored bank. Every other step of the algebra is taken when the
+    filters are there: ``random.signed()`` is drawn for the network that it goes into, and signed then.
     """
 
     def __init__(self) -> None:
@@ -68,10 +70,8 @@ class LateBank(Bank):
     pixel_shuffled = _later("pixel_shuffled")
     normalized = _later("normalized")
     pruned = _later("pruned")
-    sampled = _later("sampled")
     denoised = _later("denoised")
     signed = _later("signed")
-    resized = _later("resized")
     repeated = _later("repeated")
     renamed = _later("renamed")
 
@@ -87,10 +87,10 @@ class DerivedBank(LateBank):
         """Make one, and refuse at once what the step takes for no network.
 
         Raises:
-            MasterkeyError: an argument that is none; what merely does not suit the stand-in may suit a network.
+            MasterkeyError: an argument that is none; what merely means nothing in the stand-in may do in a network.
         """
-        derived = cls(source, op, positional, named)
-        with suppress(PlanError):
+        derived = cls(source, op, tuple(map(_kept, positional)), {key: _kept(value) for key, value in named.items()})
+        with suppress(NothingMeantError):
             _ = derived._shown
         return derived
 
@@ -106,7 +106,10 @@ class DerivedBank(LateBank):
     @property
     def name(self) -> str:
         """The bank's name."""
-        return self._shown.name if self._op == "renamed" else self._source.name
+        if self._op != "renamed":
+            return self._source.name
+        name: str = [*self._positional, *self._named.values()][0]
+        return name
 
     @property
     def kind(self) -> str:
@@ -137,6 +140,11 @@ class JoinedBank(LateBank):
     def kind(self) -> str:
         """The parts'."""
         return self._parts[0].kind
+
+
+def _kept(argument: Any) -> Any:
+    """Return an argument that stays what it is until the step is taken."""
+    return tuple(argument) if isinstance(argument, Iterator) else deepcopy(argument)
 
 
 def _stand_in(kernel: Kernel) -> list[Target]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
-from .errors import PlanError
+from .errors import NothingMeantError, PlanError
 from .whole import several
 
 LayerMask = int | str | Sequence[str]
@@ -76,7 +76,9 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
         # a single one that means nothing is for the caller to judge, who knows what the layers belong to
         if len(terms) > 1 and not any(chosen_by):
             hint = "; a number stands alone" if re.fullmatch(r"-?\d+", term) else ""
-            raise PlanError(f"{term!r:.100} among several patterns means none of the {len(layers)} layers{hint}")
+            raise NothingMeantError(
+                f"{term!r:.100} among several patterns means none of the {len(layers)} layers{hint}"
+            )
     return [any(chosen_by) for chosen_by in zip(*meant, strict=True)] if meant else [False] * len(layers)
 
 
@@ -88,9 +90,13 @@ def require_meant(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]
     """
     meant = mask_layers(layers, mask)
     if not any(meant) and mask != 0:
-        names = ", ".join(layer.name for layer in layers[:3])
-        raise PlanError(f"layers={mask!r} means none of the {len(layers)} layers ({names}, …)")
+        raise NothingMeantError(f"layers={mask!r} means none of the {len(layers)} layers ({first_names(layers)})")
     return meant
+
+
+def first_names(layers: Sequence[Named]) -> str:
+    """Return the first three names, for a message about a mask that means none of them."""
+    return ", ".join([*(layer.name for layer in layers[:3]), *(["…"] if len(layers) > 3 else [])])
 
 
 def _meant(layer: Named, term: str) -> bool:

@@ -378,8 +378,10 @@ def test_folders_of_the_wrong_layout_are_refused_with_what_was_found(tmp_path, c
         load(deeper, cache)
     for name in ("Test", "holdout"):
         other = image_folder(tmp_path / name, {"train": {"ant": 2, "bee": 2}, name: {"ant": 1, "bee": 1}})
-        with pytest.raises(BenchmarkError, match=rf"has pictures in '{name}' beside train, which is no part \(train, "):
+        with pytest.raises(BenchmarkError, match=rf"has '{name}' beside train, which looks like a part .* and is none"):
             load(other, cache)
+    fine = image_folder(tmp_path / "fine", {**SIMPLE, "docs": {"figures": 1}, "venv": {"lib": 2}})
+    assert load(fine, cache).classes == ("ant", "bee")
     many = image_folder(tmp_path / "many", {part: {"ant": 1, "bee": 1} for part in ("train", "valid", "val", "test")})
     with pytest.raises(BenchmarkError, match="more than one validation split: valid, val; keep one"):
         find_source(str(many), {})

@@ -82,11 +82,39 @@ def test_they_are_pickled():
 
 @pytest.mark.parametrize(
     "step",
-    [lambda bank: bank.shuffled(0.5), lambda bank: bank.repeated(0), lambda bank: bank.select(kernel=3.5)],
+    [
+        lambda bank: bank.shuffled(0.5),
+        lambda bank: bank.repeated(0),
+        lambda bank: bank.select(kernel=3.5),
+        lambda bank: bank.select(layers=True),
+        lambda bank: bank.normalized("bogus"),
+        lambda bank: bank.resized(7, "bogus"),
+        lambda bank: bank.resized(1),
+    ],
 )
 def test_what_is_no_argument_is_refused_at_once(step):
-    with pytest.raises(MasterkeyError, match="whole number"):
+    with pytest.raises(MasterkeyError):
         step(Bank.from_pretrained("random"))
+
+
+def test_arguments_stay_what_they_were():
+    bank, several = Bank.from_pretrained("random"), ["depth-0.0"]
+    chosen, once = bank.select(layers=several), bank.select(layers=(name for name in ["depth-0.0"]))
+    several[0] = "depth-1.0"
+    assert list(chosen.layers) == list(once.layers) == list(once.at(5).layers) == ["depth-0.0.weight"]
+
+
+def test_a_number_of_filters_and_a_kernel_are_of_what_it_shows():
+    bank = Bank.from_pretrained("scale-space-8")
+    for stored in (bank.sampled(4), bank.resized(5)):
+        assert type(stored) is Bank
+    assert bank.resized(5).sha256 == bank.at(7).resized(5).sha256 and len(bank.sampled(4)) == 4
+
+
+def test_what_shows_nothing_has_a_name_and_goes_into_a_network():
+    bank = Bank.from_pretrained("scale-space-8").select(kernel=3).renamed(name="three")
+    assert bank.name == "three" and "three" in repr(bank)
+    assert equal(filled(bank), filled(Bank.from_pretrained("scale-space-8").at(3)))
 
 
 def test_what_is_saved_is_what_it_shows(tmp_path):

@@ -91,6 +91,31 @@ def test_noise_that_is_left_out_lets_nothing_be_claimed(store):
     assert judge(part.results, *PLACE).outcome == "gain"  # it is of another target
 
 
+def test_what_no_arm_would_be_compared_with_may_be_left_out(store):
+    vary = {"inject.layers": [1, 3]}
+    what = experiment([SCRATCH, RANDOM, {**RANDOM, "vary": vary}, {**BANK, "vary": vary}], seeds=[0, 1, 2])
+    finish(what, store, lambda run: len(run.arm) * 2.0 + run.config.seed * (1 + 0.01 * len(run.arm)))
+
+    def refusal(*arms):
+        return judge(make_section(what.only(arms=arms), store, None).results, *PLACE).refusal
+
+    assert refusal("scratch", "random/1", "bank/1") is None
+    assert refusal("scratch", "random/3", "bank/1") == "the control random was left out"
+
+
+def test_arms_of_another_kind_are_judged_apart(store):
+    pointwise = {
+        "name": "pointwise",
+        "bank": "scratch:flowers17",
+        "kind": "pointwise",
+        "inject": {"policy": "layerwise"},
+    }
+    arms = (SCRATCH, RANDOM, {**BANK, "kind": "depthwise"}, pointwise)
+    for figures in ([50.0, 61.0, 72.0], [12.0, 23.0, 33.0]):
+        verdict = judge(three_seeds(store, arms, pointwise=figures).results, *PLACE)
+        assert (verdict.outcome, verdict.gains, verdict.apart) == ("gain", ("bank",), ("pointwise",))
+
+
 def test_arms_that_saw_other_pictures_are_not_compared(store):
     section = three_seeds(store)
     what = section.results.experiment
@@ -107,7 +132,9 @@ def test_an_arm_with_a_recipe_of_its_own_neither_gains_nor_stops_the_others(stor
     verdict = judge((section := three_seeds(store, (SCRATCH, RANDOM, BANK, other), longer=longer)).results, *PLACE)
     assert (verdict.outcome, verdict.best, verdict.gains, verdict.apart) == ("gain", "bank", ("bank",), ("longer",))
     said = " ".join(map(plain_text, section.sentences))
-    assert "not trained as the controls are, so not judged: longer." in said and "above all of these" not in said
+    assert (
+        "not like the controls in training or kind, so not judged: longer." in said and "above all of these" not in said
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ from sweep_files import make_pictures, tiny_experiment
 from masterkey.benchmarks import experiment
 from masterkey.benchmarks.claim import is_claimed
 from masterkey.benchmarks.config import BenchmarkError
-from masterkey.benchmarks.distributed import is_lost_process
-from masterkey.benchmarks.run_one import main, one_run
+from masterkey.benchmarks.distributed import Group, is_lost_process
+from masterkey.benchmarks.run_one import main, one_run, run_together
 from masterkey.benchmarks.runs import compute_run
 from masterkey.benchmarks.store import ResultStore
 from masterkey.benchmarks.sweep import expected_runs, run_sweep
+from masterkey.benchmarks.workers import Setup
 
 SCRIPT = Path(__file__).with_name("sweep_files.py")
 
@@ -57,6 +58,15 @@ def torchrun(pictures: Path, store: ResultStore, *options: str) -> subprocess.Co
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
     arguments = [str(pictures), "run_one", "tiny", "--size", "smoke", "--results", str(store.root), *options]
     return subprocess.run([*start, *arguments], capture_output=True, text=True, timeout=600)
+
+
+def test_batch_norm_is_refused_before_the_first_run(pictures, store):
+    """Not as a failure of the run, which one process can do."""
+    network = {"name": "mobilenetv3_small_050"}
+    group = Group(0, 2, torch.device("cpu"))
+    with pytest.raises(BenchmarkError, match="whose statistics are those of a whole batch"):
+        run_together(tiny_experiment(pictures, networks={"small": network}), Setup(store), group)
+    assert store.failed_ids() == []
 
 
 def test_two_processes_of_torchrun_do_a_run_with_what_it_needs(pictures, store, tmp_path):

@@ -391,16 +391,15 @@ def test_a_source_on_other_data_is_one_for_every_choice(pictures, store):
 def test_a_source_on_the_targets_pictures_has_the_targets_split(pictures, store):
     """Else it has learnt from what its taker chooses by."""
     same = {"name": str(pictures), "pixels": 32}
-    experiment = tiny_experiment(
-        pictures,
-        arms=[{"name": "from-same", "bank": "scratch:same"}],
-        data={"tiny": {**same, "split_seed": 1, "validation": 0.4}, "same": {**same, "pixels": 24}},
-    )
-    for run in experiment.plan(store):
-        for source in run.needs:
-            split = (run.config.data.split_seed, run.config.data.validation)
-            assert (source.config.data.split_seed, source.config.data.validation) == split == (1, 0.4)
-            assert source.config.data.pixels == 24
+    own, arms = {"split_seed": 1, "validation": 0.4}, [{"name": "from-same", "bank": "scratch:same"}]
+    for of_target, of_source in ((own, {}), ({}, own)):
+        data = {"tiny": {**same, **of_target}, "same": {**same, **of_source, "pixels": 24}}
+        needs = [
+            (run, source) for run in tiny_experiment(pictures, arms=arms, data=data).plan(store) for source in run.needs
+        ]
+        splits = [[(one.config.data.split_seed, one.config.data.validation) for one in pair] for pair in needs]
+        assert splits and all(one == other == ((1, 0.4) if of_target else (0, 0.2)) for one, other in splits)
+        assert {source.config.data.pixels for _, source in needs} == {24}
 
 
 def test_a_rate_that_diverges_is_tried_and_not_chosen(pictures, store):

@@ -108,6 +108,18 @@ def test_its_own_filters_freeze_a_file_bit_for_bit(name, options, tmp_path, caps
     )
 
 
+def test_filters_of_another_kind_are_frozen_as_that_kind(tmp_path, capsys):
+    masterkey.Bank.from_model(timm.create_model("test_convnext"), "pointwise").save_pretrained(tmp_path / "bank")
+    file = tmp_path / "model.safetensors"
+    assert (
+        run(["init", "test_convnext", "--bank", str(tmp_path / "bank"), "--policy", "layerwise", "-o", str(file)]) == 0
+    )
+    model = timm.create_model("test_convnext", checkpoint_path=str(file))
+    advice = re.search(r"masterkey\.inject\(.*\)(?= freezes)", capsys.readouterr().err)[0]
+    assert eval(advice, {"masterkey": masterkey, "model": model}).kind == "pointwise"
+    assert equal(model.state_dict(), load_file(file))
+
+
 PUSH = """
 import timm, torch, masterkey
 for name in {names}:

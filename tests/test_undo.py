@@ -341,6 +341,24 @@ def test_a_copy_in_a_layers_place_is_not_that_layer():
     inject(model, "scale-space-8")
     model.stages[1].blocks[1] = copy.deepcopy(model.stages[1].blocks[0])
     assert verify(model) == ["stages.1.blocks.1.conv_dw"]
+    inject(model, "scale-space-8")
+    assert verify(model) == []
+    for number in (0, 1):  # each of the two is missed for itself now
+        broken = copy.deepcopy(model)
+        broken.stages[1].blocks[number].conv_dw = nn.Conv2d(1, 1, 1)
+        assert verify(broken) == [f"stages.1.blocks.{number}.conv_dw"]
+
+
+@pytest.mark.parametrize("refill", ["whole", "part"])
+def test_a_part_and_the_whole_may_both_be_injected(refill):
+    model = build()
+    parts = {"whole": model, "part": model.stages[0]}
+    for part in parts.values():
+        inject(part, "scale-space-8")
+    model.stages[0].blocks[0].conv_dw = nn.Conv2d(24, 24, 7, padding=3, groups=24)
+    assert verify(model) == ["stages.0.blocks.0.conv_dw"] and verify(model.stages[0]) == ["blocks.0.conv_dw"]
+    inject(parts[refill], "scale-space-8")
+    assert verify(model) == []
 
 
 def test_a_layer_in_a_lost_ones_place_is_missed_no_longer_once_it_is_filled():

@@ -1,7 +1,7 @@
 """Plain image folders: ``train/<class>/<picture>`` and ``test/<class>/<picture>``, or ``<class>/<picture>`` alone."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ def find_image_folder(folder: Path) -> Source | None:
             f"{folder} has one class, {min(found)!r:.80}, so there is nothing to tell apart; {LAYOUTS}"
         )
     if (folder / "train").is_dir():
-        _refuse_unknown_parts(folder)
+        _refuse_unknown_parts(folder, listing["train"])
     files = [path for classes in listing.values() for paths in classes.values() for path in paths]
     names = "\0".join(f"{split}/{name}" for split, classes in listing.items() for name in classes)
     fingerprint = hashlib.sha256(f"{stat_fingerprint(folder, files)}\0{names}".encode(errors="surrogateescape"))
@@ -61,18 +61,20 @@ def find_image_folder(folder: Path) -> Source | None:
     return source
 
 
-def _refuse_unknown_parts(folder: Path) -> None:
-    """Refuse folders of pictures beside ``train/`` that would be passed over, ``Test/`` and ``holdout/`` among them.
+def _refuse_unknown_parts(folder: Path, train: Mapping[str, object]) -> None:
+    """Refuse what looks like a part beside ``train/`` and would be passed over: ``Test/``, or classes of ``train/``.
 
     Raises:
         BenchmarkError: there is one.
     """
     for entry in sorted(folder.iterdir()):
-        is_unknown = entry.is_dir() and not entry.name.startswith(".") and entry.name not in _SPLITS
-        if is_unknown and any(_classes(entry).values()):
+        if not entry.is_dir() or entry.name.startswith(".") or entry.name in _SPLITS:
+            continue
+        filled = {name for name, files in _classes(entry).items() if files}
+        if entry.name.lower() in _SPLITS or not filled.isdisjoint(train):
             raise BenchmarkError(
-                f"{folder} has pictures in {entry.name!r:.80} beside train, which is no part ({', '.join(_SPLITS)}): "
-                "rename it, or take it away"
+                f"{folder} has {entry.name!r:.80} beside train, which looks like a part of the data set and is none: "
+                f"the parts are {', '.join(_SPLITS)}; rename it to one of them, or put it elsewhere"
             )
 
 

@@ -156,7 +156,7 @@ def triangles_table(results: Results, matrix: Table) -> Table:
     """In how many pairs of source and target the source's filters do better or worse than the row's reference.
 
     Below the diagonal the source is larger than the target; a source need not be a target for that. A pair with one of
-    unknown size is counted in ``all`` alone.
+    unknown size, or of one size, is counted in ``all`` alone.
     """
     place = size_rank(results)
     rows: list[Sequence[Value]] = []

@@ -259,7 +259,7 @@ def _cell(
     runs: dict[int, Run] = {}
     missing: dict[int, str] = {}
     for seed in experiment.seeds_for(target):
-        if lr is None and len(diverged) == len(experiment.lrs):
+        if lr is None and diverged and len(diverged) == len(tuning):
             missing[seed] = "diverged at every learning rate"
         elif lr is None:
             missing[seed] = f"waits for its learning rate, {tried} of {len(experiment.lrs)} tried"

@@ -1,8 +1,9 @@
 """What the figures say, in words; a gain is claimed only over every control, and never without ``random``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from .results import RANDOM, SCRATCH, Cell, Results, is_noise, label
 from .student import Sample
@@ -11,7 +12,7 @@ from .tables import MODEL, TARGET, paired
 
 GAIN, OPEN, LOSS, NO_CLAIM = "gain", "open", "loss", "no claim"
 _SEEDS = 3  # two happen to agree too often on small test parts
-_MEANT = {SCRATCH: "new weights, all trained", RANDOM: "filters as the network draws them, frozen"}
+_MEANT = {SCRATCH: "new weights, all trained", RANDOM: "filters as the network draws them, frozen in all of it"}
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,10 @@ class Verdict:
     """What can be said of one network on one target.
 
     Arms that put in a bank are ``gains`` if all their seeds are there and they lie above every control, ``losses`` if
-    they lie below one, else ``undecided``; those that are not trained as their controls are ``apart``, and judged only
-    where there are no others. ``best`` has the best mean of the gains, or of all that are judged if there is none;
-    ``outcome`` is its: ``gain``, ``loss``, ``open``, or ``no claim`` with the ``refusal`` that says why.
+    they lie below one, else ``undecided``; those that are not trained as their controls, or have filters of another
+    kind than ``random``, are ``apart``, and judged only where there are no others. ``best`` has the best mean of the
+    gains, or of all that are judged if there is none; ``outcome`` is its: ``gain``, ``loss``, ``open``, or ``no claim``
+    with the ``refusal`` that says why.
     ``only_controls`` are the controls where none but ``random`` puts in filters without shape: then a gain may be that
     of a few filters, or of where they have their weight.
     """
@@ -55,7 +57,11 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
         return None
     cells = results.at(model, target)
     finished = [arm for arm in candidates if cells[arm].runs]
-    apart = tuple(arm for arm in finished if _otherwise_trained(results, model, target, arm))
+    apart = tuple(
+        arm
+        for arm in finished
+        if _otherwise_trained(results, model, target, arm) or _is_of_another_kind(results, model, target, arm)
+    )
     alike = [arm for arm in finished if arm not in apart]
     means = {arm: fmean(cells[arm].top1) for arm in alike or finished}
     samples = {arm: _over(results, model, target, arm) for arm in means}
@@ -100,9 +106,8 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
             return f"the arm {control} is not what the control of that name is: {_MEANT[control]}"
     for arm in results.experiment.left_out:
         is_here = model in arm.get("models", [model]) and target in arm.get("targets", [target])
-        name = str(arm["name"])
-        if is_here and (is_noise(arm) or not {name, name.partition("/")[0]}.isdisjoint(_named_controls(results))):
-            return f"the control {name} was left out"
+        if is_here and _would_control(results, model, target, arm):
+            return f"the control {arm['name']} was left out"
     if best is None:
         return "no arm with a bank has a finished run"
     for name in controls:
@@ -110,7 +115,7 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
             return f"no arm of the control {name} is like {label(best)}"
     if len({run.pictures for cell in cells.values() for run in cell.runs.values()}) > 1:
         return "the arms did not all learn from and judge on the same pictures"
-    if cells[best].about.get("kind") != _random_of(results, model, target, best).about.get("kind"):
+    if _is_of_another_kind(results, model, target, best):
         return f"the control {RANDOM} has filters of another kind than {label(best)}"
     for each in _lacking(results, model, target, best):
         return f"{label(each)} lacks {len(cells[each].missing)} of its seeds"
@@ -124,14 +129,22 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
     return None
 
 
-def _named_controls(results: Results) -> tuple[str, ...]:
-    return (SCRATCH, RANDOM, *results.experiment.raw.get("controls", ()))
+def _would_control(results: Results, model: str, target: str, left_out: Mapping[str, Any]) -> bool:
+    """Whether an arm that was left out is what one of the others would have been compared with."""
+    name = str(left_out["name"])
+    series, _, value = name.partition("/")
+    if not (is_noise(left_out) or results.is_required(name) or results.is_required(series)):
+        return False
+    values = {arm.partition("/")[2] for arm in results.candidates(model, target)}
+    if value:  # of a series of recipes any may be the best
+        return value in values or (bool(values) and bool(left_out.get("train")))
+    return any(f"{name}/{other}" not in results.at(model, target) for other in values)
 
 
-def _random_of(results: Results, model: str, target: str, arm: str) -> Cell:
-    name = results.opposite(model, target, arm, RANDOM)
-    assert name is not None  # a claim is refused before, where there is none
-    return results.at(model, target)[name]
+def _is_of_another_kind(results: Results, model: str, target: str, arm: str) -> bool:
+    cells, name = results.at(model, target), results.opposite(model, target, arm, RANDOM)
+    kinds = {cells[each].about.get("kind", "depthwise") for each in (arm, name) if each is not None}
+    return len(kinds) > 1
 
 
 def _lacking(results: Results, model: str, target: str, arm: str) -> list[str]:
@@ -216,7 +229,7 @@ def sentences(verdict: Verdict) -> list[Sentence]:
         "also above all of these": verdict.gains,
         "not told apart from a control": verdict.undecided,
         "below a control": verdict.losses,
-        "not trained as the controls are, so not judged": verdict.apart,
+        "not like the controls in training or kind, so not judged": verdict.apart,
     }
     said: list[Sentence] = [told]
     for what, arms in groups.items():
