@@ -133,7 +133,10 @@ def load_torch_zip(archive: BinaryIO, where: str) -> object:
     Raises:
         CheckpointError: damaged, or a pickle that asks for more than tensors and plain containers.
     """
-    return _load(archive, where, map_location="meta")
+    from torch._subclasses.fake_tensor import FakeTensorMode  # not before it is needed: it takes a while
+
+    with FakeTensorMode():  # torch's way to read no storages; that map_location="meta" is another came after 2.10
+        return _load(archive, where)
 
 
 def _load_torch(path: Path) -> object:
