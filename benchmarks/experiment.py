@@ -11,7 +11,16 @@ from typing import Any
 from masterkey.names import expanded
 
 from .config import BenchmarkError, DataConfig, RunConfig, run_config
-from .experiment_file import SIZES, absolute, built_in_names, is_path, read_built_in, read_own, sizes_of_file
+from .experiment_file import (
+    SIZES,
+    absolute,
+    built_in_names,
+    is_path,
+    read_built_in,
+    read_own,
+    size_groups,
+    sizes_of_file,
+)
 from .store import ResultStore
 from .typed import near
 
@@ -73,6 +82,11 @@ class Experiment:
     def seeds(self) -> list[int]:
         """Seeds of the final runs, but for targets that have their own; the first one's are the runs that tune."""
         return list(self.raw["seeds"])
+
+    @property
+    def by_size(self) -> list[list[str]]:
+        """Data sets by size of train, the largest first, those of one size together; the targets where none is said."""
+        return size_groups(self.raw.get("by_size", self.targets))
 
     @property
     def left_out(self) -> list[dict[str, Any]]:

@@ -77,6 +77,11 @@ def sizes_of_file(path: Path) -> list[str]:
     return [size for size in SIZES if size in sizes]
 
 
+def size_groups(by_size: Sequence[Any]) -> list[list[Any]]:
+    """Return what ``by_size`` says as lists of data sets of one size, the largest first."""
+    return [group if isinstance(group, list) else [group] for group in by_size]
+
+
 def _parsed(path: Traversable, name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -110,8 +115,9 @@ def _check(name: str, raw: Mapping[str, Any], named: Mapping[str, Sequence[str]]
         _check_list(f"{where}: {key}", raw.get(key, []), str, "text")
     _check_list(f"{where}: seeds", raw["seeds"], int, "whole number")
     _check_list(f"{where}: lrs", [float(lr) if type(lr) is int else lr for lr in raw["lrs"]], float, "number")
-    sized = [name for group in raw.get("by_size", []) for name in (group if isinstance(group, list) else [group])]
-    _check_list(f"{where}: by_size", sized, str, "text")
+    _check_list(
+        f"{where}: by_size", [name for group in size_groups(raw.get("by_size", [])) for name in group], str, "text"
+    )
     for key in ("pictures", "train"):
         _check_unsaid(f"{where}: [{key}]", raw.get(key, {}))
     for key, data in raw.get("data", {}).items():

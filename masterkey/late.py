@@ -1,5 +1,6 @@
 """Banks whose filters are there once they meet a network, and the algebra of such banks, whose steps wait as well."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -36,12 +37,9 @@ class LateBank(Bank):
     filters are there: ``random.signed()`` is drawn for the network that it goes into, and signed then.
     """
 
-    def __init__(self) -> None:
-        """Nothing is stored."""
-
+    @abstractmethod
     def bind(self, targets: Sequence[Target], seed: int, rule: KernelRule = "crop") -> Bank:
         """Compute the filters for ``targets``, layers in forward order."""
-        raise NotImplementedError
 
     @on_host()
     def at(self, kernel: int | Kernel, seed: int = 0) -> Bank:

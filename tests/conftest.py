@@ -21,6 +21,12 @@ def data_dir() -> Path:
     return folder
 
 
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Where a test's pictures are decoded to."""
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def _hub_server() -> Iterator[HubServer]:
     with HubServer() as server:

@@ -21,11 +21,6 @@ from masterkey.benchmarks.data.decode import decode
 datasets = pytest.importorskip("datasets")
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
 def test_the_second_time_nothing_is_opened_or_decoded(tmp_path, cache, monkeypatch):
     folder = hub_folder(tmp_path / "set", {"train": [0, 1, 0, 1], "test": [1, 0]}, names=["a", "b"])
     options = {"evaluate": "validation", "validation": 0.5, "per_class": 1}

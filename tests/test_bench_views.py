@@ -1,7 +1,5 @@
 """The man-made and the natural half of ImageNet: the list, and data with the classes of one side."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from picture_folders import image_folder, load
@@ -10,11 +8,6 @@ from masterkey.benchmarks.config import BenchmarkError
 from masterkey.benchmarks.data.views import classes_in_view, view_list
 
 datasets = pytest.importorskip("datasets")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 def test_the_list_follows_its_rule_and_has_the_counts_of_yosinski():

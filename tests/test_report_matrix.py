@@ -126,7 +126,7 @@ def test_an_unknown_reference_is_refused(store):
 def test_every_source_of_the_tables_has_a_size(name, size):
     what = load_experiment(name, size)
     sources = {str(arm["bank"]).removeprefix("scratch:") for arm in what.arms if "scratch:" in str(arm.get("bank"))}
-    order = [name for group in what.raw["by_size"] for name in (group if isinstance(group, list) else [group])]
+    order = [name for group in what.by_size for name in group]
     assert sources == set(order) and [target for target in order if target in what.targets] == what.targets
     if size == "paper":  # to one digit, as in the seed's Table 2: it has Sketch's 48,212 before CIFAR-10's 50,000
         pictures = {data: float(f"{CATALOGUE[data].size[1]:.0e}") for data in order}

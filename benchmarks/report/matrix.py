@@ -48,7 +48,7 @@ def matrix_table(results: Results) -> Table:
         BenchmarkError: two arms take their filters from the same source, so they would share a cell; an unknown
             ``reference``.
     """
-    reference, order = reference_of(results), [*size_order(results), *results.experiment.targets]
+    reference, order = reference_of(results), [*size_rank(results), *results.experiment.targets]
     rows: list[Sequence[Value]] = []
     # the sort is stable, so networks keep their order
     for model, target in sorted(results.places, key=lambda place: order.index(place[1])):
@@ -114,20 +114,9 @@ def reference_of(results: Results) -> str:
     return reference
 
 
-def size_order(results: Results) -> list[str]:
-    """Return the data sets by size of train, the largest first: the experiment's ``by_size``, else its targets."""
-    return list(size_rank(results))
-
-
 def size_rank(results: Results) -> dict[str, int]:
-    """Return each data set's place by size of train, 0 for the largest; those of one size share it."""
-    groups = results.experiment.raw.get("by_size", results.experiment.targets)
-    return {str(name): place for place, group in enumerate(groups) for name in _names(group)}
-
-
-def _names(group: object) -> list[object]:
-    """Return the data sets of an entry of ``by_size``: one, or several of one size."""
-    return group if isinstance(group, list) else [group]
+    """Return each data set's place by size of train, in order, 0 for the largest; those of one size share it."""
+    return {name: place for place, group in enumerate(results.experiment.by_size) for name in group}
 
 
 def matrix_columns(results: Results, matrix: Table) -> list[str]:
@@ -136,7 +125,7 @@ def matrix_columns(results: Results, matrix: Table) -> list[str]:
     found = [str(row["source"]) for row in matrix.rows if row["role"] != REFERENCE]
     named = [str(arm.get("bank", "")).removeprefix("scratch:") for arm in results.experiment.arms]
     arms = [label(str(arm["name"])) for arm in results.experiment.arms]
-    ordered = [name for name in (*size_order(results), *named, *arms) if name in found]
+    ordered = [name for name in (*size_rank(results), *named, *arms) if name in found]
     return list(dict.fromkeys([*ordered, *found, *references]))
 
 
