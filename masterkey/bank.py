@@ -327,11 +327,9 @@ class Bank:
         """Fit every filter to ``kernel`` by the rule ``how`` (see ``masterkey.fit``).
 
         Raises:
-            PlanError: the rule is ``exact`` and the size another, or a depthwise filter would become 1x1.
+            PlanError: the rule is ``exact`` and the size another.
         """
         size = as_kernel(kernel)
-        if self.kind == "depthwise" and size == (1, 1):
-            raise PlanError("a depthwise filter of 1x1 has no shape, so a bank holds none; 1xk and kx1 it holds")
         layers = {name: fit_kernel(tensor, size, how) for name, tensor in self.layers.items()}
         kept = tuple(replace(layer, kernel=size) for layer in self.metadata.layers)
         return Bank(layers, self.metadata.after("resized", kept, kernel=list(size), how=how))

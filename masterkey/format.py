@@ -279,5 +279,3 @@ def check_entry(where: str, kind: str, layer: Layer, entry: Mapping[str, Any]) -
         raise BankFormatError(
             f"{where}: layer {layer.name} has shape {shape}, a depthwise filter has one input channel"
         )
-    if kind == "depthwise" and shape[2:] == [1, 1]:
-        raise BankFormatError(f"{where}: layer {layer.name} has shape {shape}, a depthwise filter is larger than 1x1")

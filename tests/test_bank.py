@@ -295,7 +295,7 @@ def test_shuffled_mixes_what_the_layers_put_out():
 # -- sizes --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernel", [np.array([2, 2]), 2, 5, 11, (1, 5), (7, 3)])
+@pytest.mark.parametrize("kernel", [1, np.array([2, 2]), 2, 5, 11, (1, 5), (7, 3)])
 @pytest.mark.parametrize("how", ["crop", "resample"])
 def test_resized(bank, kernel, how):
     resized = bank.resized(kernel, how)
@@ -310,14 +310,6 @@ def test_resized_exactly(bank):
     assert torch.equal(filters(same), filters(bank.select(kernel=7)))
     with pytest.raises(PlanError, match="changes no kernel"):
         bank.resized(7, "exact")
-
-
-def test_a_depthwise_filter_is_no_point(bank):
-    points = Metadata("x", "depthwise", Source("model", "x"), (Layer("a", (1, 1), 2),), "forward")
-    with pytest.raises(BankFormatError, match="a depthwise filter is larger than 1x1"):
-        Bank({"a": torch.ones(2, 1, 1, 1)}, points)
-    with pytest.raises(PlanError, match="1x1 has no shape"):
-        bank.resized(1)
 
 
 def test_layers_are_selected_by_the_names_that_reports_show(bank):

@@ -89,7 +89,6 @@ def test_they_are_pickled():
         lambda bank: bank.select(layers=True),
         lambda bank: bank.normalized("bogus"),
         lambda bank: bank.resized(7, "bogus"),
-        lambda bank: bank.resized(1),
     ],
 )
 def test_what_is_no_argument_is_refused_at_once(step):
