@@ -126,6 +126,36 @@ def test_arms_that_saw_other_pictures_are_not_compared(store):
     assert judge(make_section(what, store, None).results, *PLACE).refusal == refusal
 
 
+@pytest.mark.parametrize("stalled", ["scratch", "random", "bank"])
+def test_runs_that_did_not_learn_let_nothing_be_claimed(store, stalled):
+    what = three_seeds(store).results.experiment
+    assert judge(make_section(what, store, None).results, *PLACE).outcome == "gain"
+    for run in what.plan(store):
+        if run.arm == stalled and run.config.seed == 1:
+            write_run(run, store, 20.0 if stalled != "bank" else 28.0, 1.0, fall=0.01)
+    section = make_section(what, store, None)
+    verdict = judge(section.results, *PLACE)
+    assert (verdict.outcome, verdict.gains) == ("no claim", ())
+    assert verdict.refusal == f"{stalled} did not learn in 1 of its 3 runs"
+    assert f"Warning: runs of {stalled} on pets (1 of 3) did not learn" in section.tables["arms"].note
+
+
+def test_rates_that_fail_are_what_a_control_tries_them_for(store):
+    rates = {**SCRATCH, "vary": {"train.lr": [1e-3, 4e-3]}}
+    figures = {
+        "scratch/0.001": [10, 11, 12.1],
+        "scratch/0.004": [2, 2, 2],
+        "random": [9, 10.5, 12],
+        "bank": [20, 21, 22],
+    }
+    what = experiment([rates, RANDOM, BANK], seeds=[0, 1, 2])
+    finish(what, store, by_arm(figures))
+    for run in what.plan(store):
+        if run.arm == "scratch/0.004":
+            write_run(run, store, 2.0, 1.0, fall=0.0)
+    assert judge(make_section(what, store, None).results, *PLACE).gains == ("bank",)
+
+
 @pytest.mark.parametrize("longer", [[12.0, 13.0, 14.1], [30.0, 31.0, 32.0], [90.0, 91.0, 92.0]])
 def test_an_arm_with_a_recipe_of_its_own_neither_gains_nor_stops_the_others(store, longer):
     other = {"name": "longer", "bank": "scale-space-8", "train": {"epochs": 8}}

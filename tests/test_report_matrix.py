@@ -1,7 +1,7 @@
 """The transfer matrix: what stands on the diagonal, arrows, triangles."""
 
 import pytest
-from report_runs import RANDOM, SCRATCH, SELFFER, experiment, finish, rows
+from report_runs import RANDOM, SCRATCH, SELFFER, experiment, finish, rows, write_run
 
 from masterkey.benchmarks.config import BenchmarkError
 from masterkey.benchmarks.data.catalogue import CATALOGUE
@@ -211,6 +211,17 @@ def test_a_target_is_no_source_of_its_own_triple(store):
         ("imagenet", "flowers"),
         ("pets", "flowers"),
     }
+
+
+def test_a_source_that_did_not_learn_is_in_no_triple(store):
+    section = triples_section(store, {"pets": {"imagenet": 60.0, "food": 55.0, "flowers": 58.0}})
+    for run in section.experiment.plan(store):
+        for source in run.needs:
+            if source.target == "food":
+                write_run(source, store, 2.0, 1.0, fall=0.0)
+    section = make_section(section.experiment, store, None)
+    assert {(r["larger"], r["smaller"]) for r in rows(section, "triples")} == {("imagenet", "flowers")}
+    assert "Warning: food on pets took what such a run had learnt." in section.tables["arms"].note
 
 
 def test_without_two_sources_there_is_no_triple(store):

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import BenchmarkError
 from ..experiment import Experiment, Planned
+from ..stalled import has_stalled
 from ..store import ResultStore, default_store
 
 SCRATCH, RANDOM, SELFFER = "scratch", "random", "selffer"
@@ -25,7 +26,8 @@ class Run:
     filters or weights it takes, None if one of them was done elsewhere. ``load`` is the highest load average that its
     machine had when it ended (of 1, 5 and 15 minutes), None if it was not recorded; ``cores`` are the machine's.
     ``pictures`` is the hash of what was learnt from and judged on, ``bank`` that of the filters, None without any.
-    ``numerics`` says what decides how its numbers are rounded.
+    ``numerics`` says what decides how its numbers are rounded. ``has_stalled``: it did not learn (see ``stalled``);
+    ``source_has_stalled``: nor did a run whose filters or weights it takes.
     """
 
     id: str
@@ -40,6 +42,8 @@ class Run:
     source_seconds: float | None
     load: float | None = None
     cores: int | None = None
+    has_stalled: bool = False
+    source_has_stalled: bool = False
 
     @property
     def is_crowded(self) -> bool:
@@ -73,6 +77,16 @@ class Cell:
     def top1(self) -> list[float]:
         """Final accuracies, in the order of seeds."""
         return [run.top1 for run in self.runs.values()]
+
+    @property
+    def stalled(self) -> int:
+        """How many of the runs did not learn."""
+        return sum(run.has_stalled for run in self.runs.values())
+
+    @property
+    def source_has_stalled(self) -> bool:
+        """Whether a run takes its filters or weights from one that did not learn."""
+        return any(run.source_has_stalled for run in self.runs.values())
 
 
 @dataclass(frozen=True)
@@ -345,7 +359,13 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         source_seconds=None if None in sources else sum(source["machine"]["seconds"] for source in sources if source),
         load=_load(machine),
         cores=machine.get("cores"),
+        has_stalled=_has_stalled(result),
+        source_has_stalled=any(_has_stalled(source) for source in sources if source is not None),
     )
+
+
+def _has_stalled(result: Mapping[str, Any]) -> bool:
+    return has_stalled([epoch["train_loss"] for epoch in result["metrics"]["curve"]])
 
 
 def _numerics(machine: Mapping[str, Any]) -> str:

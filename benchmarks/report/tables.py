@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import accumulate, product
 from statistics import fmean, stdev
 
-from .results import RANDOM, SCRATCH, SELFFER, Results, Run, label
+from .results import RANDOM, SCRATCH, SELFFER, Cell, Results, Run, label
 from .student import Sample, summarize
 from .table import Column, Table, Value, make_table
 
@@ -51,8 +51,28 @@ def arms_table(results: Results) -> Table:
         if len({cell.lr for cell in results.cells.values()}) == 1
         else "Arms differ in their learning rates, as the experiment says."
     )
-    note += _other_pictures(results) + _other_banks(results) + _other_numerics(results)
+    note += _stalled(results) + _other_pictures(results) + _other_banks(results) + _other_numerics(results)
     return make_table("arms", "Accuracy", note, columns, rows)
+
+
+def _stalled(results: Results) -> str:
+    """Warn of runs that did not learn, and of filters and weights that come from such."""
+    cells = list(results.cells.values())
+    stalled = [f"{_place(cell)} ({cell.stalled} of {len(cell.runs)})" for cell in cells if cell.stalled]
+    taken = [_place(cell) for cell in cells if cell.source_has_stalled]
+    told = (
+        f" Warning: runs of {', '.join(stalled)} did not learn: their training loss fell by less than 3 % in the first "
+        "half of their epochs. A difference to them measures that; a lower rate or a longer warm-up may help."
+        if stalled
+        else ""
+    )
+    if taken:
+        told += f" Warning: {', '.join(taken)} took what such a run had learnt."
+    return told
+
+
+def _place(cell: Cell) -> str:
+    return f"{label(cell.arm)} on {cell.target}"
 
 
 def _other_pictures(results: Results) -> str:

@@ -25,6 +25,7 @@ def triples_table(results: Results, matrix: Table) -> Table:
             str(row["source"]): str(row["arm"])
             for row in matrix.rows
             if (row["model"], row["target"], row["role"]) == (model, target, TRANSFER)
+            and not results.cells[model, target, str(row["arm"])].source_has_stalled
         }
         for larger, smaller in combinations([source for source in rank if source in arms and source != target], 2):
             if rank[larger] == rank[smaller]:
@@ -52,7 +53,7 @@ def triples_table(results: Results, matrix: Table) -> Table:
     note = (
         "Accuracy with the filters of the larger source minus that with the smaller one's, on a target that is neither "
         "of them, paired by seed; a tie is a difference shown as 0.0. Triples share their runs, so they are not "
-        "independent of each other."
+        "independent of each other. A source that did not learn is in none."
     )
     return make_table("triples", "Larger against smaller sources", note, columns, rows)
 

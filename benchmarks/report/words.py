@@ -66,7 +66,7 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
     means = {arm: fmean(cells[arm].top1) for arm in alike or finished}
     samples = {arm: _over(results, model, target, arm) for arm in means}
     signs = {arm: {sample.sign for sample in samples[arm].values()} for arm in means}
-    gains = tuple(arm for arm in means if signs[arm] == {1} and not _lacking(results, model, target, arm))
+    gains = tuple(arm for arm in means if signs[arm] == {1} and _is_comparable(results, model, target, arm))
     losses = tuple(arm for arm in means if -1 in signs[arm] and not cells[arm].missing)
     best = max(gains or means, key=lambda arm: means[arm], default=None)
     refusal = _refusal(results, model, target, best)
@@ -121,6 +121,8 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
         return f"{label(each)} lacks {len(cells[each].missing)} of its seeds"
     for each in _otherwise_trained(results, model, target, best):
         return f"{label(each)} is not trained as {label(best)} is"
+    for each in _stalled(results, model, target, best):
+        return f"{label(each)} did not learn in {cells[each].stalled} of its {len(cells[each].runs)} runs"
     if len({cell.lrs_tried for cell in cells.values() if cell.runs}) > 1:
         return "the arms did not try the same number of learning rates"
     seeds = len(cells[best].runs)
@@ -147,12 +149,30 @@ def _is_of_another_kind(results: Results, model: str, target: str, arm: str) -> 
     return len(kinds) > 1
 
 
+def _is_comparable(results: Results, model: str, target: str, arm: str) -> bool:
+    return not (_lacking(results, model, target, arm) or _stalled(results, model, target, arm))
+
+
 def _lacking(results: Results, model: str, target: str, arm: str) -> list[str]:
     """Name what lacks seeds, of an arm and its controls: a run may have failed for what it would have shown."""
     cells, controls = results.at(model, target), results.controls(model, target)
-    opposite = [results.opposite(model, target, arm, name) for name in controls]
     tried = [each for name in controls for each in results.recipes_tried(model, target, name)]
-    return [each for each in dict.fromkeys([*opposite, *tried, arm]) if each is not None and cells[each].missing]
+    compared = dict.fromkeys([*_opposites(results, model, target, arm), *tried, arm])
+    return [each for each in compared if cells[each].missing]
+
+
+def _stalled(results: Results, model: str, target: str, arm: str) -> list[str]:
+    """Name what did not learn, of an arm and the controls that it is compared with: there the recipe is what failed.
+
+    Of a control that tries recipes that is its best one alone: that others fail is what they are tried for.
+    """
+    cells = results.at(model, target)
+    return [each for each in dict.fromkeys([*_opposites(results, model, target, arm), arm]) if cells[each].stalled]
+
+
+def _opposites(results: Results, model: str, target: str, arm: str) -> list[str]:
+    opposite = [results.opposite(model, target, arm, name) for name in results.controls(model, target)]
+    return [each for each in opposite if each is not None]
 
 
 def _otherwise_trained(results: Results, model: str, target: str, arm: str) -> list[str]:
