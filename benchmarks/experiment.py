@@ -2,7 +2,7 @@
 
 import itertools
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,7 +80,7 @@ class Experiment:
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds of the final runs, but for targets that have their own; the first one's are the runs that tune."""
+        """Seeds of the final runs, but for targets that have their own."""
         return list(self.raw["seeds"])
 
     @property
@@ -92,6 +92,15 @@ class Experiment:
     def left_out(self) -> list[dict[str, Any]]:
         """Arms that were not chosen by :meth:`only`."""
         return list(self.raw.get("left_out", ()))
+
+    @property
+    def tuning_seed(self) -> int:
+        """Seed of the runs that choose a learning rate: the first, whatever seeds were chosen by :meth:`with_seeds`."""
+        return int(self.raw.get("tuning_seed", self.seeds[0]))
+
+    def seeds_left_out(self, target: str) -> list[int]:
+        """Seeds of the experiment on a target that were not chosen by :meth:`with_seeds`."""
+        return list(self.raw.get("seeds_left_out", {}).get(target, ()))
 
     def seeds_for(self, target: str) -> list[int]:
         """Seeds of the final runs on a target: ``data.TARGET.seeds``, or the experiment's."""
@@ -133,6 +142,30 @@ class Experiment:
             if table is raw or "batch_size" in table.get("train", {}):
                 table["train"] = {**table.get("train", {}), "batch_size": batch_size}
         return replace(self, raw=raw, options=(*self.options, "--batch-size", str(batch_size)))
+
+    def with_seeds(self, seeds: Sequence[int] = ()) -> "Experiment":
+        """Return the experiment with these seeds for the final runs on every target; as it is where none is given.
+
+        They need not be the experiment's. Learning rates are chosen by the same runs as without.
+
+        Raises:
+            BenchmarkError: a seed below 0.
+        """
+        if not seeds:
+            return self
+        if min(seeds) < 0:
+            raise BenchmarkError(f"seed is {min(seeds)}; it must be 0 or more")
+        chosen = list(dict.fromkeys(seeds))
+        left_out = {
+            target: [*self.seeds_left_out(target), *(seed for seed in self.seeds_for(target) if seed not in chosen)]
+            for target in self.targets
+        }
+        data = {
+            key: {k: v for k, v in table.items() if k != "seeds"} for key, table in self.raw.get("data", {}).items()
+        }
+        part = {"seeds": chosen, "seeds_left_out": left_out, "tuning_seed": self.tuning_seed, "data": data}
+        options = [word for seed in chosen for word in ("--seed", str(seed))]
+        return replace(self, raw={**self.raw, **part}, options=(*self.options, *options))
 
     def only(
         self, *, arms: Collection[str] = (), targets: Collection[str] = (), models: Collection[str] = ()
@@ -210,7 +243,7 @@ class Experiment:
 
     def _tuning(self, model: str, target: str, arm: Mapping[str, Any]) -> Iterator[Planned]:
         for lr in self.lrs:
-            yield self._run(model, target, arm, self.seeds[0], lr, "tune")
+            yield self._run(model, target, arm, self.tuning_seed, lr, "tune")
 
     def _final(self, store: ResultStore, model: str, target: str, arm: Mapping[str, Any], seed: int) -> Planned | None:
         lr = self.chosen_lr(store, model, target, arm)

@@ -176,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise BenchmarkError(f"{name.replace('_', '-')} is {getattr(options, name)}; it must be 1 or more")
         experiment = load_experiment(options.experiment, options.size).with_batch_size(options.batch_size)
         experiment = experiment.only(arms=options.only, targets=options.target, models=options.model)
+        experiment = experiment.with_seeds(options.seed)
         setup = Setup(
             store,
             options.device,
@@ -246,6 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", default=[], metavar="ARM", help="may be repeated")
     parser.add_argument("--target", action="append", default=[], metavar="DATA", help="may be repeated")
     parser.add_argument("--model", action="append", default=[], metavar="NAME", help="may be repeated")
+    parser.add_argument("--seed", type=int, action="append", default=[], metavar="N", help="may be repeated")
     parser.add_argument("--batch-size", type=int, metavar="N", help="of all processes together, for every run")
     parser.add_argument("--results", type=Path, help="$MASTERKEY_RESULTS or benchmarks/results if not given")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default %(default)s)")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .bench_report import Arms, BatchSize, Models, Results, Targets, report
+from .bench_report import Arms, BatchSize, Models, Results, Seeds, Targets, report
 from .output import Json, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def run(
     only: Arms = None,
     target: Targets = None,
     model: Models = None,
+    seed: Seeds = None,
     batch_size: BatchSize = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
     threads: Annotated[
@@ -116,7 +117,7 @@ def run(
 
     masterkey bench run arms --size small --only scratch --only random --target pets
 
-    masterkey bench run arms --size small --target ./my-pictures
+    masterkey bench run arms --size small --target ./my-pictures --seed 0
 
     masterkey bench run ./my-experiment.toml --size small
 
@@ -134,7 +135,8 @@ def run(
         raise typer.BadParameter("Ray shows every run a GPU of its own; say --device cuda", param_hint="--device")
     part = {"arms": only or (), "targets": target or (), "models": model or ()}
     names = list(dict.fromkeys(experiments))
-    loaded = [load_experiment(name, size).with_batch_size(batch_size).only(**part) for name in names]
+    loaded = [load_experiment(name, size).only(**part) for name in names]
+    loaded = [experiment.with_seeds(seed or ()).with_batch_size(batch_size) for experiment in loaded]
     store = _store(results)
     if dry:
         _dry_run(dict(zip(names, loaded, strict=True)), store, json)

@@ -20,6 +20,15 @@ Arms = Annotated[list[str] | None, typer.Option("--only", metavar="ARM", help="O
 Models = Annotated[
     list[str] | None, typer.Option("--model", metavar="NAME", help="Only this network. May be repeated.")
 ]
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--seed",
+        min=0,
+        metavar="N",
+        help="This seed instead of the experiment's; it may be none of them. May be repeated.",
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(
@@ -48,13 +57,14 @@ def report(
     only: Arms = None,
     target: Targets = None,
     model: Models = None,
+    seed: Seeds = None,
     batch_size: BatchSize = None,
 ) -> None:
     """Write what an experiment's runs say: a page, Markdown, CSV.
 
     Runs that are missing are shown as missing. The page needs nothing else and can be sent to anybody. What was run
-    with --only, --target, --model or --batch-size is reported with the same; a control that is left out is one that
-    nothing can be claimed against.
+    with --only, --target, --model, --seed or --batch-size is reported with the same; where a control or one of the
+    experiment's seeds is left out, nothing is claimed.
 
     Examples:
 
@@ -71,7 +81,7 @@ def report(
         option = None if results is None else str(results)
         loaded = [load_experiment(name, size) for name in dict.fromkeys(experiments)]
         part = {"arms": only or (), "targets": target or (), "models": model or ()}
-        loaded = [experiment.only(**part).with_batch_size(batch_size) for experiment in loaded]
+        loaded = [experiment.only(**part).with_seeds(seed or ()).with_batch_size(batch_size) for experiment in loaded]
         written = write_report(loaded, store, output, results_option=option)
     for path in written:
         typer.echo(path)

@@ -73,6 +73,19 @@ def test_a_control_that_is_left_out_lets_nothing_be_claimed(store):
     assert judge(make_section(whole, store, None).results, *PLACE).refusal is None
 
 
+def test_seeds_may_be_added_but_not_left_out_of_a_claim(store):
+    what = experiment([SCRATCH, RANDOM, BANK], seeds=[0, 1, 2], data={"pets": {"seeds": [0, 1, 2]}})
+    more = what.with_seeds([0, 1, 2, 5])
+    figures = {"scratch": [10, 11, 12.1], "random": [9, 10, 11.1], "bank": [20, 21, 22]}
+    finish(more, store, lambda run: 10.0 * len(run.arm) if run.config.seed == 5 else by_arm(figures)(run))
+    assert len(make_section(more, store, None).results.at(*PLACE)["bank"].runs) == 4
+    assert judge(make_section(what, store, None).results, *PLACE).outcome == "gain"
+    assert judge(make_section(more, store, None).results, *PLACE).refusal is None
+    section = make_section(what.with_seeds([0, 2, 5]), store, None)
+    assert judge(section.results, *PLACE).refusal == "the experiment's seed 1 was left out"
+    assert section.report_command.endswith("--size small --seed 0 --seed 2 --seed 5 -o report")
+
+
 def test_noise_that_is_left_out_lets_nothing_be_claimed(store):
     """It is a control whatever its name, so it may not go by leaving it out."""
     noise = {"name": "mine", "bank": "scale-space-8", "steps": [["pixel_shuffled", {}]]}

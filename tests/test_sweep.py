@@ -348,6 +348,25 @@ def test_some_arms_with_what_they_need(pictures, store):
             experiment.only(**{wrong: ["selfer"]})
 
 
+def test_other_seeds(pictures, store):
+    """One seed for a first look, or two more than an experiment has; rates are chosen by the same runs."""
+    experiment = tiny_experiment(pictures)
+    tuning = {run.config.id for run in expected_runs(experiment, store) if run.stage == "tune"}
+    for seeds in ([1], [7, 0, 7]):
+        part = experiment.with_seeds(seeds)
+        runs = expected_runs(part, store)
+        assert {run.config.id for run in runs if run.stage == "tune"} == tuning
+        assert {run.config.seed for run in runs if run.stage == "final"} == set(seeds)
+        both = set(seeds) & set(experiment.seeds)
+        wanted = {run.config.id for run in expected_runs(experiment, store) if run.config.seed in both}
+        assert wanted <= {run.config.id for run in runs}
+        assert part.seeds_left_out("tiny") == [seed for seed in experiment.seeds if seed not in seeds]
+    assert experiment.with_seeds([7, 0, 7]).command("run").endswith("--seed 7 --seed 0")
+    assert experiment.with_seeds() is experiment
+    with pytest.raises(BenchmarkError, match="seed is -1; it must be 0 or more"):
+        experiment.with_seeds([3, -1])
+
+
 def test_a_target_with_its_own_seeds_and_sources_with_one_seed(pictures, store):
     of = {"name": str(pictures), "pixels": 32}
     arms = [{"name": "from", "bank": "scratch:other"}, {"name": "selffer", "bank": "selffer"}]

@@ -108,6 +108,8 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
         is_here = model in arm.get("models", [model]) and target in arm.get("targets", [target])
         if is_here and _would_control(results, model, target, arm):
             return f"the control {arm['name']} was left out"
+    if left_out := results.experiment.seeds_left_out(target):
+        return f"the experiment's seed {left_out[0]} was left out"
     if best is None:
         return "no arm with a bank has a finished run"
     for name in controls:
