@@ -6,12 +6,11 @@ from typing import Any
 
 from .config import BenchmarkError
 from .experiment import experiment_names, experiment_sizes, load_experiment
-from .stalled import has_stalled
+from .stalled import STALLED, run_has_stalled
 from .store import ResultStore
 from .sweep import expected_runs
 
 _SHOWN = 10  # ids, in a message
-_STALLED = "it did not learn: the training loss fell by less than 3 % in the first half of its epochs"
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def describe_run(result: Mapping[str, Any], asked: Sequence[str]) -> dict[str, s
         "bank sha256": metrics["bank_sha256"],
         "filled": f"{sum(bool(row['sources']) for row in rows)} of {len(rows)} layers" if rows else None,
         "top-1": f"{metrics['top1']:.2f} %",
-        "warning": _STALLED if has_stalled([epoch["train_loss"] for epoch in metrics["curve"]]) else None,
+        "warning": f"it {STALLED}" if run_has_stalled(result) else None,
         "machine": f"{machine['device']} ({machine['cpu']}), threads: {machine['threads']}",
         "took": f"{machine['seconds']:,.1f} s, at most {machine['peak_memory'] / 2**20:,.0f} MiB",
     }

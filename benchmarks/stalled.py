@@ -1,9 +1,16 @@
 """Runs that did not learn: where they end says that their recipe failed, and nothing of what they are compared with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _SMALLEST_FALL = 0.03
 _EPOCHS = 4  # of fewer the first half is no time to learn in
+STALLED = "did not learn: the training loss fell by less than 3 % in the first half of the epochs"
+
+
+def run_has_stalled(result: Mapping[str, Any]) -> bool:
+    """Return :func:`has_stalled` of a finished run, as its file has it."""
+    return has_stalled([epoch["train_loss"] for epoch in result["metrics"]["curve"]])
 
 
 def has_stalled(losses: Sequence[float]) -> bool:

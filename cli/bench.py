@@ -135,8 +135,8 @@ def run(
         raise typer.BadParameter("Ray shows every run a GPU of its own; say --device cuda", param_hint="--device")
     part = {"arms": only or (), "targets": target or (), "models": model or ()}
     names = list(dict.fromkeys(experiments))
-    loaded = [load_experiment(name, size).only(**part) for name in names]
-    loaded = [experiment.with_seeds(seed or ()).with_batch_size(batch_size) for experiment in loaded]
+    whole = [load_experiment(name, size) for name in names]
+    loaded = [experiment.only(**part).with_seeds(seed or ()).with_batch_size(batch_size) for experiment in whole]
     store = _store(results)
     if dry:
         _dry_run(dict(zip(names, loaded, strict=True)), store, json)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import BenchmarkError
 from ..experiment import Experiment, Planned
-from ..stalled import has_stalled
+from ..stalled import run_has_stalled
 from ..store import ResultStore, default_store
 
 SCRATCH, RANDOM, SELFFER = "scratch", "random", "selffer"
@@ -359,13 +359,9 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         source_seconds=None if None in sources else sum(source["machine"]["seconds"] for source in sources if source),
         load=_load(machine),
         cores=machine.get("cores"),
-        has_stalled=_has_stalled(result),
-        source_has_stalled=any(_has_stalled(source) for source in sources if source is not None),
+        has_stalled=run_has_stalled(result),
+        source_has_stalled=any(run_has_stalled(source) for source in sources if source is not None),
     )
-
-
-def _has_stalled(result: Mapping[str, Any]) -> bool:
-    return has_stalled([epoch["train_loss"] for epoch in result["metrics"]["curve"]])
 
 
 def _numerics(machine: Mapping[str, Any]) -> str:

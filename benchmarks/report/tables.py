@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import accumulate, product
 from statistics import fmean, stdev
 
+from ..stalled import STALLED
 from .results import RANDOM, SCRATCH, SELFFER, Cell, Results, Run, label
 from .student import Sample, summarize
 from .table import Column, Table, Value, make_table
@@ -61,8 +62,8 @@ def _stalled(results: Results) -> str:
     stalled = [f"{_place(cell)} ({cell.stalled} of {len(cell.runs)})" for cell in cells if cell.stalled]
     taken = [_place(cell) for cell in cells if cell.source_has_stalled]
     told = (
-        f" Warning: runs of {', '.join(stalled)} did not learn: their training loss fell by less than 3 % in the first "
-        "half of their epochs. A difference to them measures that; a lower rate or a longer warm-up may help."
+        f" Warning: runs of {', '.join(stalled)} {STALLED}. A difference to them measures that; a lower rate or a "
+        "longer warm-up may help."
         if stalled
         else ""
     )
