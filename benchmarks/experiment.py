@@ -106,10 +106,9 @@ class Experiment:
         """Seeds of the final runs on a target: ``data.TARGET.seeds``, or the experiment's."""
         return list(self.raw.get("data", {}).get(target, {}).get("seeds", self.seeds))
 
-    @property
-    def lrs(self) -> list[float]:
-        """Learning rates that every arm tries, the same number for each."""
-        return list(self.raw["lrs"])
+    def lrs_for(self, data: str) -> list[float]:
+        """Learning rates that every arm tries on a data set: ``data.KEY.lrs``, or the experiment's."""
+        return list(self.raw.get("data", {}).get(data, {}).get("lrs", self.raw["lrs"]))
 
     @property
     def arms(self) -> list[dict[str, Any]]:
@@ -217,7 +216,7 @@ class Experiment:
         planned: dict[str, Planned] = {}
         for model, target, arm in self.cells():
             tuning = list(self._tuning(model, target, arm))
-            for run in tuning if len(self.lrs) > 1 else []:
+            for run in tuning if len(tuning) > 1 else []:
                 _add(planned, run)
             for seed in self.seeds_for(target):
                 final = self._final(store, model, target, arm, seed)
@@ -230,8 +229,9 @@ class Experiment:
 
         One whose run diverged is no choice. None while a run that decides it is missing, or if all diverged.
         """
-        if len(self.lrs) == 1:
-            return self.lrs[0]
+        lrs = self.lrs_for(target)
+        if len(lrs) == 1:
+            return lrs[0]
         scores = []
         for run in self._tuning(model, target, arm):
             result = store.read(run.config.id)
@@ -242,7 +242,7 @@ class Experiment:
         return -max(scores)[1] if scores else None
 
     def _tuning(self, model: str, target: str, arm: Mapping[str, Any]) -> Iterator[Planned]:
-        for lr in self.lrs:
+        for lr in self.lrs_for(target):
             yield self._run(model, target, arm, self.tuning_seed, lr, "tune")
 
     def _final(self, store: ResultStore, model: str, target: str, arm: Mapping[str, Any], seed: int) -> Planned | None:
@@ -292,7 +292,7 @@ class Experiment:
         An experiment's ``source_seed`` is that of all its sources but ``selffer``, where they are too dear to be
         trained for every seed. A source on the target's own data is evaluated on the same part, the same split off,
         so that a choice made on the validation part never sees filters that were trained on it; any other learns from
-        all but its test part, and is the same for every choice. Its learning rate is the experiment's first one, the
+        all but its test part, and is the same for every choice. Its learning rate is the first of its data set's, the
         same for every run that takes it.
         """
         part: str | None = None
@@ -306,12 +306,13 @@ class Experiment:
                 split = {key: own.get(key, getattr(DataConfig, key)) for key in ("validation", "split_seed")}
             target, model = source or target, other or model
             seed = int(self.raw.get("source_seed", seed))
-        return self._run(model, target, {"name": "scratch"}, seed, self.lrs[0], stage, part, split)
+        return self._run(model, target, {"name": "scratch"}, seed, self.lrs_for(target)[0], stage, part, split)
 
     def _data(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
         own = dict(self.raw.get("data", {}).get(key, {}))
         train = {**self.raw.get("train", {}), **own.pop("train", {})}
         own.pop("seeds", None)
+        own.pop("lrs", None)
         return {"name": key, **self.raw.get("pictures", {}), **own}, train
 
 

@@ -114,7 +114,7 @@ def _check(name: str, raw: Mapping[str, Any], named: Mapping[str, Sequence[str]]
     for key in ("targets", "models", "controls"):
         _check_list(f"{where}: {key}", raw.get(key, []), str, "text")
     _check_list(f"{where}: seeds", raw["seeds"], int, "whole number")
-    _check_list(f"{where}: lrs", [float(lr) if type(lr) is int else lr for lr in raw["lrs"]], float, "number")
+    _check_lrs(where, raw["lrs"])
     _check_list(
         f"{where}: by_size", [name for group in size_groups(raw.get("by_size", [])) for name in group], str, "text"
     )
@@ -134,9 +134,18 @@ def _check(name: str, raw: Mapping[str, Any], named: Mapping[str, Sequence[str]]
 def _check_data(where: str, data: Any) -> None:
     _check_table(where, data)
     _check_list(f"{where}: seeds", data.get("seeds", []), int, "whole number")
+    if "lrs" in data:
+        _check_table(where, {"lrs": data["lrs"]}, {"lrs": list})
+        _check_lrs(where, data["lrs"])
     _check_table(f"{where}: train", data.get("train", {}))
     _check_unsaid(where, data)
     _check_unsaid(where, data.get("train", {}))
+
+
+def _check_lrs(where: str, lrs: list[Any]) -> None:
+    if not lrs:
+        raise BenchmarkError(f"{where}: lrs is empty; a run has a learning rate")
+    _check_list(f"{where}: lrs", [float(lr) if type(lr) is int else lr for lr in lrs], float, "number")
 
 
 def _check_arm(where: str, arm_name: str, arm: Any, named: Mapping[str, Sequence[str]]) -> None:

@@ -75,6 +75,10 @@ WRONG = {
     ('name = "./mine"', 'name = "./mine"\nevaluate = "validation"'): "[data.mine] says evaluate; say evaluate for",
     ('name = "./mine"', 'name = "./mine"\ntrain = 3'): "[data.mine]: train is 3, which is no table",
     ('name = "./mine"', 'name = "./mine"\nseeds = 3'): "[data.mine]: seeds is 3, which is no list",
+    ('name = "./mine"', 'name = "./mine"\nlrs = 1e-3'): "[data.mine]: lrs is 0.001, which is no list",
+    ('name = "./mine"', 'name = "./mine"\nlrs = []'): "[data.mine]: lrs is empty; a run has a learning rate",
+    ('name = "./mine"', 'name = "./mine"\nlrs = ["x"]'): "[data.mine]: lrs has 'x', which is no number",
+    ('name = "./mine"', 'name = "./mine"\nlrs = [-1.0]'): "lr is -1.0; it must be above 0",
     ('name = "./mine"', 'name = "./none"'): "is no data folder",
     (
         "[[arms]]",

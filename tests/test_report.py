@@ -168,6 +168,24 @@ def test_the_chosen_rate_is_the_arms_own(store):
     assert (selffer["lr"], selffer["lrs_tried"], selffer["top1"]) == (1e-3, 2, 30.5)
 
 
+def test_says_how_arms_came_by_their_rates(store):
+    def told(**raw):
+        what = experiment([SCRATCH, RANDOM], seeds=[0, 1, 2], targets=["pets", "flowers17"], **raw)
+        finish(what, store, lambda run: 10.0 + run.config.seed)
+        tables = make_section(what, store, None).tables
+        return tables["arms"].note.split("over seeds. ")[1], tables["verdicts"].note.partition(" One learning")[2]
+
+    at = {"flowers17": {"lrs": [2e-3]}}
+    everywhere = " rate was tried, the same for every arm, so none has the one that suits it best."
+    assert told() == ("All arms have the same learning rate.", everywhere)
+    assert told(data=at) == ("All arms on a target have the same learning rate.", everywhere)
+    assert told(data=at, lrs=[1e-3, 3e-3]) == (
+        "Where several learning rates were tried, an arm has the one that did best on the validation part.",
+        everywhere.replace("tried", "tried on flowers17"),
+    )
+    assert told(lrs=[1e-3, 3e-3])[0] == "Every arm has the learning rate that did best for it on the validation part."
+
+
 def test_waits_for_its_learning_rate(store):
     what = experiment([SCRATCH, RANDOM], lrs=[1e-3, 2e-3])
     finish(what, store, lambda run: None if run.arm == "random" and run.config.train.lr == 2e-3 else 10.0)

@@ -384,6 +384,27 @@ def test_a_target_with_its_own_seeds_and_sources_with_one_seed(pictures, store):
     }
 
 
+def test_a_target_with_its_own_rates_and_sources_on_data_that_have_theirs(pictures, store):
+    of = {"name": str(pictures), "pixels": 32}
+    arms = [{"name": f"from-{key}", "bank": f"scratch:{key}"} for key in ("tiny", "other")]
+    data = {"tiny": of, "other": {**of, "pixels": 24, "lrs": [4e-3, 5e-3]}}
+    experiment = tiny_experiment(pictures, data=data, lrs=[1e-3], targets=["tiny", "other"], arms=arms)
+    rates = {
+        (run.target, run.arm, run.stage, run.config.train.lr): run.needs[0].config.train.lr
+        for run in experiment.plan(store)
+        if run.needs
+    }
+    assert rates == {
+        ("tiny", "from-tiny", "final", 1e-3): 1e-3,
+        ("tiny", "from-other", "final", 1e-3): 4e-3,  # a source has the first rate of its own data, chosen by nobody
+        **{
+            ("other", arm, "tune", lr): at
+            for arm, at in (("from-tiny", 1e-3), ("from-other", 4e-3))
+            for lr in (4e-3, 5e-3)
+        },
+    }
+
+
 def test_a_source_on_other_data_is_one_for_every_choice(pictures, store):
     """On the target's own data, under whatever name, a choice must not see what it is judged on."""
     of = {"name": str(pictures), "pixels": 32}

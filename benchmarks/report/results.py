@@ -262,10 +262,10 @@ def _cell(
     model, target, name = place
     taken = {source.config.id for run in planned for source in _all_needs(run)}
     own = [run for run in planned if run.config.id not in taken]
-    tuned, part = len(experiment.lrs) > 1, experiment.raw.get("evaluate", "test")
+    lrs, part = experiment.lrs_for(target), experiment.raw.get("evaluate", "test")
     tuning = [run.config.id for run in own if run.stage == "tune"]
     diverged = [run_id for run_id in tuning if store.read(run_id) is None and store.has_diverged(run_id)]
-    tried = len(diverged) + sum(store.read(run_id) is not None for run_id in tuning) if tuned else 1
+    tried = len(diverged) + sum(store.read(run_id) is not None for run_id in tuning) if len(lrs) > 1 else 1
     chosen = experiment.chosen_lr(store, model, target, arm)
     lr = None if chosen is None else arm.get("train", {}).get("lr", chosen)
     # where the final figures are of the validation part, a run may have chosen the rate and be final too
@@ -276,7 +276,7 @@ def _cell(
         if lr is None and diverged and len(diverged) == len(tuning):
             missing[seed] = "diverged at every learning rate"
         elif lr is None:
-            missing[seed] = f"waits for its learning rate, {tried} of {len(experiment.lrs)} tried"
+            missing[seed] = f"waits for its learning rate, {tried} of {len(lrs)} tried"
         elif store.read(finals[seed].config.id) is None:
             missing[seed] = _status(finals[seed].config.id, store)
         else:

@@ -44,16 +44,24 @@ def arms_table(results: Results) -> Table:
         Column("lrs_tried", "rates tried", "count"),
         Column("missing", "missing"),
     )
-    chosen = len(results.experiment.lrs) > 1
-    note = f"Mean and sample deviation of the final accuracy on the {results.part} part, over seeds. " + (
-        "Every arm has the learning rate that did best for it on the validation part."
-        if chosen
-        else "All arms have the same learning rate."
-        if len({cell.lr for cell in results.cells.values()}) == 1
-        else "Arms differ in their learning rates, as the experiment says."
-    )
+    note = f"Mean and sample deviation of the final accuracy on the {results.part} part, over seeds. {_rates(results)}"
     note += _stalled(results) + _other_pictures(results) + _other_banks(results) + _other_numerics(results)
     return make_table("arms", "Accuracy", note, columns, rows)
+
+
+def _rates(results: Results) -> str:
+    """Say how arms came by their learning rates."""
+    experiment = results.experiment
+    tuned = [len(experiment.lrs_for(target)) > 1 for target in experiment.targets]
+    if all(tuned):
+        return "Every arm has the learning rate that did best for it on the validation part."
+    if any(tuned):
+        return "Where several learning rates were tried, an arm has the one that did best on the validation part."
+    if len({cell.lr for cell in results.cells.values()}) == 1:
+        return "All arms have the same learning rate."
+    if len({(cell.target, cell.lr) for cell in results.cells.values()}) == len(experiment.targets):
+        return "All arms on a target have the same learning rate."
+    return "Arms differ in their learning rates, as the experiment says."
 
 
 def _stalled(results: Results) -> str:

@@ -226,8 +226,10 @@ def verdicts_table(results: Results, verdicts: Sequence[Verdict]) -> Table:
         "Of the arms that put in a bank and lie above every control, the one with the best mean; if none does, the "
         "best of all. It is picked by the figures that are shown, so they flatter it: confirm it on other data."
     )
-    if len(results.experiment.lrs) == 1:
-        note += " One learning rate was tried, the same for every arm, so none has the one that suits it best."
+    untuned = [target for target in results.experiment.targets if len(results.experiment.lrs_for(target)) == 1]
+    if untuned:
+        where = "" if len(untuned) == len(results.experiment.targets) else f" on {', '.join(untuned)}"
+        note += f" One learning rate was tried{where}, the same for every arm, so none has the one that suits it best."
     return make_table("verdicts", "Verdicts", note, columns, rows)
 
 
