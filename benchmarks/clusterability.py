@@ -5,13 +5,16 @@
 The measure is ``masterkey.analysis.clusterability``: eight clusters of each network's own, against the same filters
 with their pixels shuffled. Networks: the three real ones of ImageNet-1k, with their accuracy on Tiny-ImageNet's
 validation pictures (five of each class, 1,000 classes); the runs from scratch whose weights are kept, of ConvNeXt-Atto
-and others; the checkpoints of ``formation``. Accuracies of different data sets stand in different groups; rank
-correlations are within a group. ``--plots DIR`` draws the figure.
+and others; the checkpoints of ``formation``. Accuracies of different data sets stand in different groups. Rank
+correlations are within a group and one setting of it (size of the pictures, arguments of the network), and with
+settings mixed, where what differs between settings may be what makes both. Rows of networks whose weights are gone stay
+as they were recorded. ``--plots DIR`` draws the figure.
 """
 
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,11 @@ from .store import ResultStore, default_store
 
 PER_CLASS = 5
 _BATCH = 50
+FEWEST = 4  # networks of which a rank correlation is worth a look
+SETTING = ("pixels", "arguments")
+MIXED = {"": SETTING, "sizes mixed": ("arguments",), "arguments mixed": ("pixels",), "sizes and arguments mixed": ()}
+
+Row = dict[str, Any]
 
 
 def filters_of(bank: Bank, kernel: int) -> Tensor:
@@ -43,7 +51,7 @@ def filters_of(bank: Bank, kernel: int) -> Tensor:
     return torch.cat([layer.flatten(0, 1) for layer in bank.pruned(0.1).select(kernel=kernel).layers.values()])
 
 
-def published() -> list[dict[str, Any]]:
+def published() -> list[Row]:
     """The real networks: one row for each kernel size."""
     pictures = validation_pictures(PER_CLASS)
     rows = []
@@ -57,23 +65,46 @@ def published() -> list[dict[str, Any]]:
     return rows
 
 
-def kept_runs(store: ResultStore) -> list[dict[str, Any]]:
+def kept_runs(store: ResultStore) -> list[Row]:
     """Every run from scratch whose weights are here."""
     rows = []
     for run_id in store.run_ids():
-        if not store.is_usable(run_id):
-            continue
-        metrics = (store.read(run_id) or {})["metrics"]
-        config = metrics["config"]
-        bank = Bank.from_model(trained_network(run_id, store))
-        data = config["data"]
-        where = f"{data['name']}, {data['evaluate']}, {data['pixels']} px"
-        group = f"{config['model']}, {where}, {config['train']['epochs']} epochs"
-        rows.append(row(group, run_id, metrics["train_pictures"], metrics["top1"], clusterability(filters_of(bank, 7))))
+        if store.is_usable(run_id):
+            metrics = (store.read(run_id) or {})["metrics"]
+            found = clusterability(filters_of(Bank.from_model(trained_network(run_id, store)), 7))
+            rows.append(
+                row("", run_id, metrics["train_pictures"], metrics["top1"], found) | place_of(metrics["config"])
+            )
     return rows
 
 
-def checkpoints(kept: Path) -> list[dict[str, Any]]:
+def place_of(config: Mapping[str, Any]) -> Row:
+    """Group and setting of a run."""
+    data = config["data"]
+    arguments = ", ".join(f"{key} {value}" for key, value in sorted(config["model_kwargs"].items()))
+    return {
+        "group": f"{config['model']}, {data['name']}, {data['evaluate']}, {config['train']['epochs']} epochs",
+        "pixels": f"{data['pixels']} px",
+        "arguments": arguments or "as timm has it",
+    }
+
+
+def with_recorded(rows: list[Row], recorded: Iterable[Row], store: ResultStore) -> list[Row]:
+    """Add what was recorded of networks that are not here any more; a run's place is read from its result."""
+    here = {_name(each) for each in rows}
+    gone = [each for each in recorded if _name(each) not in here]
+    runs = {each["network"]: store.read(each["network"]) for each in gone if each["network"] in store.run_ids()}
+    return rows + [
+        {**each, **place_of(run["metrics"]["config"])} if (run := runs.get(each["network"])) else each for each in gone
+    ]
+
+
+def _name(each: Row) -> tuple[str, str]:
+    """A row's network, with the kernel size where it has one row for each."""
+    return each["network"], each["group"] if "ImageNet" in each["group"] else ""
+
+
+def checkpoints(kept: Path) -> list[Row]:
     """The checkpoints of every finished run of ``formation`` that were evaluated, and the weights as drawn."""
     rows = []
     for network in NETWORKS:
@@ -90,7 +121,7 @@ def checkpoints(kept: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def row(group: str, name: str, pictures: int, top1: float, found: Clusterability) -> dict[str, Any]:
+def row(group: str, name: str, pictures: int, top1: float, found: Clusterability) -> Row:
     """One network's figures; ``pictures`` is how many it learnt from, 0 for ImageNet's 1.28 million."""
     figures = {key: round(value, 4) for key, value in asdict(found).items()}
     return {"group": group, "network": name, "train_pictures": pictures or 1_281_167, "top1": round(top1, 2)} | {
@@ -99,16 +130,21 @@ def row(group: str, name: str, pictures: int, top1: float, found: Clusterability
     }
 
 
-def correlations(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Spearman's rank correlation of gain with accuracy within every group of four networks or more."""
-    groups: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for each in rows:
-        groups[each["group"]].append(each)
-    found = {}
-    for group, members in groups.items():
-        if len(members) >= 4:
+def correlations(rows: list[Row]) -> dict[str, Any]:
+    """Spearman's rank correlation of gain with accuracy in every group, of one setting and with settings mixed."""
+    found: dict[str, Any] = {}
+    told: set[frozenset[str]] = set()
+    for mixed, same in MIXED.items():
+        groups: defaultdict[tuple[Any, ...], list[Row]] = defaultdict(list)
+        for each in rows:
+            groups[each["group"], *(each.get(key) for key in same)].append(each)
+        for key, members in groups.items():
+            names = frozenset(each["network"] for each in members)
+            if len(members) < FEWEST or names in told:  # nothing is mixed where there is one setting
+                continue
+            told.add(names)
             outcome = spearmanr([each["gain"] for each in members], [each["top1"] for each in members])
-            found[group] = {
+            found[", ".join(part for part in (*key, mixed) if part)] = {
                 "networks": len(members),
                 "spearman": round(float(outcome.statistic), 3),
                 "p": round(float(outcome.pvalue), 4),
@@ -129,7 +165,9 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, help="folder for the figure")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [*published(), *kept_runs(default_store()), *checkpoints(KEPT)]
+    store = default_store()
+    recorded = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
+    rows = with_recorded([*published(), *kept_runs(store), *checkpoints(KEPT)], recorded, store)
     result = {
         "machine": describe_machine(),
         "command": "python -m masterkey.benchmarks.clusterability",

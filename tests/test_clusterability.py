@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from report_runs import RANDOM, SCRATCH, experiment, finish
 
 from masterkey.analysis.clusterability import MOST, clusterability
 from masterkey.analysis.plots.clusterability import clusterability_scatter
 from masterkey.analysis.plots.style import png_bytes
+from masterkey.benchmarks.clusterability import correlations, with_recorded
+from masterkey.benchmarks.store import ResultStore
 from masterkey.errors import MasterkeyError
 
 
@@ -50,3 +53,41 @@ def test_refusals():
 def test_picture():
     points = {"one": [(0.1, 50.0), (0.2, 60.0)], "another set": [(0.15, 12.0)]}
     assert png_bytes(clusterability_scatter(points)).startswith(b"\x89PNG")
+
+
+def test_settings_that_are_mixed_are_said():
+    """Gain falls with accuracy inside a setting and rises over settings: neither may be told as the other."""
+
+    def networks(pixels, arguments, top1):
+        place = {"group": "a network", "pixels": pixels, "arguments": arguments}
+        return [{**place, "network": f"{pixels} {arguments} {i}", "top1": top1 + i, "gain": top1 - i} for i in range(4)]
+
+    rows = [*networks("64 px", "a", 10), *networks("128 px", "a", 20), *networks("64 px", "b", 50)]
+    found = correlations([*rows, {"group": "alone", "network": "x", "top1": 1.0, "gain": 1.0}])
+    assert {key: one["networks"] for key, one in found.items()} == {
+        "a network, 64 px, a": 4,
+        "a network, 128 px, a": 4,
+        "a network, 64 px, b": 4,
+        "a network, a, sizes mixed": 8,
+        "a network, 64 px, arguments mixed": 8,
+        "a network, sizes and arguments mixed": 12,
+    }
+    assert found["a network, 64 px, a"]["spearman"] == -1.0 and found["a network, a, sizes mixed"]["spearman"] > 0
+
+
+def test_what_was_recorded_of_networks_that_are_gone_stays(tmp_path):
+    store = ResultStore(tmp_path)
+    what = experiment([SCRATCH, RANDOM])
+    finish(what, store, lambda run: 10.0 + run.config.seed)
+    first, second, *_ = store.run_ids()
+    recorded = [{"group": "as it was", "network": name, "gain": 0.1} for name in (first, second, "net after 2")]
+    now = [{"group": "a network", "network": second, "gain": 0.3}]
+    rows = {each["network"]: each for each in with_recorded(now, recorded, store)}
+    assert len(rows) == 3 and rows[second]["gain"] == 0.3 and rows["net after 2"]["group"] == "as it was"
+    assert rows[first] == {
+        "group": "convnext_atto, pets, test, 4 epochs",
+        "network": first,
+        "gain": 0.1,
+        "pixels": "64 px",
+        "arguments": "as timm has it",
+    }
