@@ -5,16 +5,20 @@
 Of MCUNet (MBConv filters, ImageNet-1k) at 128 pixels, judged on 600 pictures of Tiny-ImageNet's validation part (three
 of each class, enlarged from 64 pixels), and of the ResNet-9 (dense) and MobileNetV2 that ``formation`` trained on
 CIFAR-10, 600 pictures: the filters of one family are replaced by noise, by their mean shape, or have their pixels
-shuffled; as a control as many filters are drawn at random in every layer and replaced by noise. Noise and mean shape
-keep each filter's mean and its norm about the mean. Batch norms stay as trained. Three seeds. Kernel size by kernel
-size there are only noise and the control. Every figure is written as soon as it is known, and the same command goes on
-where it was broken off.
+shuffled; as a control as many filters are drawn at random in every layer and replaced by noise. The draw may hit the
+family itself: it is a random subset of the layer, and ``overlap`` says how much of it is the family's. Noise and mean
+shape keep each filter's mean and its norm about the mean. Batch norms stay as trained. Eight seeds. Kernel size by
+kernel size there are only noise and the control. Every figure is written as soon as it is known, and the same command
+goes on where it was broken off. ``differences`` are noise in the family less noise in as many at random, with the 95 %
+interval of Student's t.
 """
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -25,9 +29,11 @@ from masterkey.atomic import write_atomically
 
 from .family_subjects import Subject, described, subjects
 from .measure import describe_machine
+from .report.student import summarize
 
-SEEDS = (0, 1, 2)
+SEEDS = tuple(range(8))
 PER_CLASS, CIFAR_PICTURES = 3, 600
+CONTROL = "random filters by noise"
 _NORMS = "inputs of norms against running means"
 FEWEST = 10  # filters in a group of one kernel size: fewer are not replaced by themselves
 
@@ -41,10 +47,14 @@ class Condition(NamedTuple):
     seed: int
 
     @property
+    def place(self) -> str:
+        """What of it says which filters: group and kernel size."""
+        return f"{self.group} | {f'{self.kernel}x{self.kernel}' if self.kernel else 'all kernels'}"
+
+    @property
     def key(self) -> str:
         """How the result file calls it."""
-        size = f"{self.kernel}x{self.kernel}" if self.kernel else "all kernels"
-        return f"{self.group} | {size} | {self.how} | {self.seed}"
+        return f"{self.place} | {self.how} | {self.seed}"
 
 
 def conditions(of: Census, by_kernel: bool) -> Iterator[Condition]:
@@ -57,8 +67,8 @@ def conditions(of: Census, by_kernel: bool) -> Iterator[Condition]:
         for group in GROUPS:
             if int(of.members(group, kernel).sum()) < FEWEST:
                 continue
-            for how in ("noise", "random filters by noise", "pixels", "mean"):
-                if how == "random filters by noise" and group == "dead":
+            for how in ("noise", CONTROL, "pixels", "mean"):
+                if how == CONTROL and group == "dead":
                     continue  # the control leaves dead filters out
                 if by_kernel and how in ("pixels", "mean"):
                     continue
@@ -109,6 +119,36 @@ def counts(of: Census) -> dict[str, dict[str, int]]:
     }
 
 
+def differences(figures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """Noise in a family less noise in as many filters at random, over the seeds that have both: by group and kernel.
+
+    ``low`` and ``high`` bound the 95 % interval of the mean.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    places = dict.fromkeys(key.split(" | ")[0] + " | " + key.split(" | ")[1] for key in figures if " | " in key)
+    for place in places:
+        both = [[figures.get(f"{place} | {how} | {seed}") for how in ("noise", CONTROL)] for seed in SEEDS]
+        pairs = [(noise, control) for noise, control in both if noise and control]
+        if pairs:
+            found[place] = {"seeds": len(pairs)}
+        for what in pairs[0][0] if pairs else ():
+            sample = summarize([noise[what] - control[what] for noise, control in pairs])
+            ends = {"mean": sample.mean, "low": sample.low, "high": sample.high}
+            found[place][what] = {key: None if value is None else round(value, 3) for key, value in ends.items()}
+    return found
+
+
+def overlap(of: Census, by_kernel: bool) -> dict[str, float]:
+    """Share of the control's filters that are the family's own, mean over the seeds: by group and kernel."""
+    shares: defaultdict[str, list[float]] = defaultdict(list)
+    for condition in conditions(of, by_kernel):
+        if condition.how == CONTROL:
+            chosen = of.members(condition.group, condition.kernel)
+            drawn = of.as_many(chosen, condition.seed)
+            shares[condition.place].append(float((drawn & chosen).sum() / chosen.sum()))
+    return {place: round(fmean(values), 3) for place, values in shares.items()}
+
+
 def run_subject(subject: Subject, of: Census, by_kernel: bool, result: dict[str, Any], output: Path) -> None:
     """Judge a network under every condition that ``result`` lacks, writing each."""
     weights = subject.weights()
@@ -116,6 +156,7 @@ def run_subject(subject: Subject, of: Census, by_kernel: bool, result: dict[str,
     mine |= {**described(subject), "filters": counts(of)}
     if subject.name.startswith("mcunet") and _NORMS not in mine:
         mine[_NORMS] = batch_norm_check(subject)
+    mine["overlap"] = {**mine.get("overlap", {}), **overlap(of, by_kernel)}
     figures = mine.setdefault("figures", {})
     if "as trained" not in figures:
         figures["as trained"] = subject.judge(subject.model)
@@ -139,7 +180,9 @@ def main() -> None:
         for subject, of in known:
             run_subject(subject, of, by_kernel, result, options.output)
     for name, network in result["networks"].items():
-        print(name, network["figures"]["as trained"])
+        network["differences"] = differences(network["figures"])
+        print(name, network["figures"]["as trained"], json.dumps(network["differences"], indent=1))
+    write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -73,12 +73,12 @@ def test_an_ablation_goes_on_where_it_was_broken_off(tmp_path, monkeypatch):
     of = census(subject.weights())
     conditions = list(family_ablation.conditions(of, False))
     assert not list(family_ablation.conditions(of, True))  # a single kernel size
-    assert {condition.group for condition in conditions} == {"gaussian"} and len(conditions) == 10
+    assert {condition.group for condition in conditions} == {"gaussian"} and len(conditions) == 25  # 3 ways, 8 seeds
     result = {"networks": {}}
     family_ablation.run_subject(subject, of, False, result, output)
     whole = json.loads(output.read_text())
     figures = whole["networks"]["small"]["figures"]
-    assert len(figures) == 11 and figures["gaussian | all kernels | mean | 0"]["loss among shown"] == pytest.approx(
+    assert len(figures) == 26 and figures["gaussian | all kernels | mean | 0"]["loss among shown"] == pytest.approx(
         figures["as trained"]["loss among shown"], abs=1e-3
     )
     for key in list(figures)[5:]:
@@ -86,6 +86,20 @@ def test_an_ablation_goes_on_where_it_was_broken_off(tmp_path, monkeypatch):
     again = json.loads(json.dumps(whole))
     family_ablation.run_subject(small_subject(), of, False, again, output)
     assert again["networks"]["small"]["figures"] == result["networks"]["small"]["figures"]
+    assert whole["networks"]["small"]["overlap"] == {"gaussian | all kernels": 1.0}  # all filters are of the family
+
+
+def test_a_family_is_compared_with_as_many_at_random_seed_by_seed():
+    figures = {"as trained": {"top1": 10.0}}
+    for seed, (noise, control) in enumerate([(1.0, 2.0), (2.0, 4.0), (3.0, 6.0)]):
+        figures[f"dog | 7x7 | noise | {seed}"] = {"top1": noise}
+        figures[f"dog | 7x7 | random filters by noise | {seed}"] = {"top1": control}
+    figures["dead | 7x7 | noise | 0"] = {"top1": 10.0}  # has no control
+    figures["dog | 7x7 | noise | 3"] = {"top1": 0.0}  # its control is not there yet
+    # -1, -2, -3: deviation 1, Student's t of two degrees of freedom 4.303
+    assert family_ablation.differences(figures) == {
+        "dog | 7x7": {"seeds": 3, "top1": {"mean": -2.0, "low": -4.484, "high": 0.484}}
+    }
 
 
 def test_activations_are_reported_by_family():
