@@ -60,7 +60,12 @@ class Bank:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy by layers and metadata: to other processes, Ray and configurations."""
-        return type(self), (dict(self._layers), self._metadata)
+        # a layer may be a view of a larger tensor (of the pool that ``shuffled`` deals from), all of which pickle takes
+        layers = {
+            name: tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+            for name, tensor in self._layers.items()
+        }
+        return type(self), (layers, self._metadata)
 
     # -- sources ------------------------------------------------------------------------------------------
 

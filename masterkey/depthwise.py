@@ -2,7 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from .errors import NoTargetLayersError
 from .host import on_host
 from .mask import stage_of
 from .metadata import KINDS, Kernel
+from .wrapped import unwrapped
 
 _log = logging.getLogger(__name__)
 
@@ -162,27 +164,24 @@ def _trace_calls(model: nn.Module) -> _Calls:
 
 def _calls_of_copy(model: nn.Module, dtype: torch.dtype | None) -> _Calls:
     """Trace a copy whose floats are all of one type; with None they keep theirs, and the picture has the first's."""
+    model, prefix = unwrapped(model)  # a DataParallel on a GPU runs no picture that is not there
     calls = _Calls({}, set())
     floats = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     picture_dtype = dtype or next(floats, torch.float32)
     try:
         shadow = _meta_copy(model, dtype).eval()
-        for name, module in shadow.named_modules():
-            # the caller's hooks must not see this pass
-            module._forward_pre_hooks.clear()
-            module._forward_hooks.clear()
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.register_forward_pre_hook(_note(calls, name))
-            elif isinstance(module, _NORMS):
-                vars(module)["forward"] = _unchanged
-        network = getattr(shadow, "_orig_mod", shadow)  # the plain network inside a compiled one
     except Exception as error:
-        _log.debug("no copy of %s on the meta device: %s", type(model).__name__, error)
+        _log.warning("%s cannot be copied, so its layers are taken as registered: %s", type(model).__name__, error)
         return calls
+    for name, module in shadow.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_pre_hook(_note(calls, prefix + name))
+        elif isinstance(module, _NORMS):
+            vars(module)["forward"] = _unchanged
     for shape in _input_shapes(model):
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                network(torch.empty(shape, device="meta", dtype=picture_dtype))
+                shadow(torch.empty(shape, device="meta", dtype=picture_dtype))
         except Exception as error:
             # any network may fail in its own way without data; the order is then known to be the registration's
             _log.debug("no forward pass of %s on the meta device: %s", type(model).__name__, error)
@@ -210,7 +209,9 @@ def _note(calls: _Calls, name: str) -> Callable[[nn.Module, tuple[object, ...]],
 def _meta_copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     """Copy a network without its numbers: deepcopy finds every tensor already copied, to the meta device.
 
-    All floats become ``dtype``, so that a network with some layers in bfloat16 takes one kind of picture.
+    All floats become ``dtype``, so that a network with some layers in bfloat16 takes one kind of picture. Hooks stay
+    behind: they are the caller's, and must not see a pass of the copy. What cannot be copied (a lock in a logger that
+    a module holds) is the network's own.
     """
 
     def copied(tensor: Tensor) -> Tensor:
@@ -227,7 +228,21 @@ def _meta_copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
         for tensor in tree_leaves(kept):
             if isinstance(tensor, Tensor):
                 memo.setdefault(id(tensor), copied(tensor.detach()))
+        for key, value in kept.items():
+            if "_hooks" in key and isinstance(value, OrderedDict):
+                memo[id(value)] = OrderedDict()
+    for module in model.modules():
+        for value in vars(module).values():
+            if not isinstance(value, nn.Module | Mapping | Sequence | Set | Tensor):
+                _copy_if_possible(value, memo)
     return copy.deepcopy(model, memo)
+
+
+def _copy_if_possible(value: object, memo: dict[int, object]) -> None:
+    try:
+        copy.deepcopy(value, memo)
+    except Exception:
+        memo[id(value)] = value
 
 
 def _input_shapes(model: nn.Module) -> list[tuple[int, ...]]:

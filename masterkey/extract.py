@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from .bank import Bank
 from .checkpoint import Checkpoint, Wanted, read_checkpoint, select_tensors
@@ -20,6 +19,7 @@ from .mask import stage_of
 from .metadata import KINDS, Layer, Metadata, Source, check_layer_name
 from .names import expanded, is_remote, load_bank
 from .whole import as_seed
+from .wrapped import unwrapped
 
 # timm's tags name the training data; the last one of a tag is what the weights were last trained on.
 _DATASETS = {
@@ -52,7 +52,7 @@ def from_model(
         CheckpointError: it has no weights yet (it lives on the meta device).
         BankFormatError: a weight is NaN or infinite.
     """
-    model = _unwrapped(model)
+    model, _ = unwrapped(model)
     title = name or type(model).__name__
     return bank_of_layers(
         require_layers(model, kind),
@@ -300,15 +300,6 @@ def _filters(name: str, weight: Tensor, where: str) -> Tensor:
         # strides of zero let a tiny file claim terabytes, which the copy below would allocate
         raise CheckpointError(f"{where}: {name} claims {weight.numel():,} weights, but far fewer are stored")
     return weight.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    while True:
-        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel)
-        inner = model.module if parallel else getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
 
 
 def _natural(name: str) -> tuple[str, str]:

@@ -53,6 +53,8 @@ def frozen_conv2d(
         and all(step == 1 for step in stride)
         # TorchScript can trace a Python function but not save it
         and torch._C._get_tracing_state() is None
+        # torch.compile traces no transform of torch.func through one: vmap over grad, jvp
+        and not (torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None)
     ):
         zeros = _zeros_per_side(padding, _reach(weight, dilation))
         if zeros is not None:
@@ -63,7 +65,11 @@ def frozen_conv2d(
 
 
 class _TraceableFrozenConv2d(torch.autograd.Function):
-    """Convolution with stride 1. Its gradient is one too, so it can be differentiated to any order."""
+    """Convolution with stride 1. Its gradient is one too, so it can be differentiated to any order.
+
+    Not so under ``torch.compile(backend="eager")``, where torch 2.14 gives the first gradient of any function like this
+    no history: a gradient penalty there misses what goes through it, without an error.
+    """
 
     generate_vmap_rule = True
 
@@ -192,17 +198,18 @@ _frozen_classes: dict[type[nn.Module], type[Frozen]] = {}
 
 def _frozen_class(plain: type[nn.Module]) -> type[Frozen]:
     """The class ``Frozen<Name>`` of layers of class ``plain``, always the same one."""
-    if plain not in _frozen_classes:
+    made = _frozen_classes.get(plain)
+    if made is None:
         # a subclass that computes its convolution in its own way goes on doing so
         own_way = getattr(plain, "_conv_forward", None) is not nn.Conv2d._conv_forward
         bases = (Frozen if own_way else _FrozenConvolution, plain)
         # the module's name, too: FX takes a class of torch.nn for one operation and does not trace into it
         namespace = {"__module__": plain.__module__, "plain_class": plain}
         try:
-            _frozen_classes[plain] = type(f"Frozen{plain.__name__}", bases, namespace)
+            made = type(f"Frozen{plain.__name__}", bases, namespace)
         except TypeError as error:  # it is final, or its subclasses have to say something of their own
             raise PlanError(f"a {plain.__name__} cannot be frozen: its class allows no subclass ({error})") from error
-    return _frozen_classes[plain]
+    return _frozen_classes.setdefault(plain, made)  # another thread may have been first
 
 
 def _new_frozen(plain: type[nn.Module]) -> nn.Module:

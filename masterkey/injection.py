@@ -20,6 +20,7 @@ from .mask import LayerMask
 from .plan import Target, make_plan
 from .report import Report, ReportRow
 from .rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE, KernelRule, Policy, ScaleRule
+from .wrapped import unwrapped
 
 _RECORD = "_masterkey"
 # on the network that ``inject`` was given: the marks of its layers that hold a bank, and the layers' names, so that a
@@ -65,7 +66,8 @@ def inject(
     controls, which go by those weights, give different filters: build the network under one seed.
 
     Args:
-        model: any network; the layers are found by ``masterkey.depthwise.find_layers``.
+        model: any network, or one in a DataParallel or torch.compile; the layers are found by
+            ``masterkey.depthwise.find_layers``.
         bank: a bank, or a name or path for ``Bank.from_pretrained``.
         policy: ``stack``, ``layerwise`` or ``sample``; see ``masterkey.plan.make_plan``.
         layers: which layers to fill: the first n, the last n (negative), ``stage:2``, name patterns.
@@ -83,6 +85,7 @@ def inject(
         MasterkeyError: ``seed`` is none (``masterkey.whole.as_seed``).
     """
     _require_undistributed(model)
+    model, _ = unwrapped(model)  # so that names, in masks and in the report, are the network's own
     if not isinstance(freeze, bool):
         raise PlanError(f"freeze is True or False, not {freeze!r:.80}")
     if not isinstance(bank, Bank):
@@ -242,10 +245,6 @@ def _tell_apart(model: nn.Module) -> None:
 
 def _note_filled(model: nn.Module, layers: Mapping[str, str]) -> None:
     """Remember on the network which of its layers (mark -> name) banks went into, so that lost ones can be named."""
-    inner = model._modules.get("_orig_mod")
-    if inner is not None:  # torch.compile's: it hands attributes on to the network inside, where names lack its own
-        _note_filled(inner, {mark: name.removeprefix("_orig_mod.") for mark, name in layers.items()})
-        return
     names = set(layers.values())  # a layer that was put in the place of a lost one is missed no longer
     before = {mark: name for mark, name in model.__dict__.get(_FILLED, {}).items() if name not in names}
     if filled := {**before, **layers}:

@@ -475,6 +475,14 @@ def test_banks_go_to_other_processes(bank):
             assert (other.sha256, other.metadata) == (one.sha256, one.metadata)
 
 
+def test_what_goes_to_other_processes_is_the_banks_own_weights(bank):
+    """Shuffled layers are views of one pool, and pickle takes all of what a view looks at."""
+    plain = len(pickle.dumps(bank))
+    for one in (bank.shuffled(), bank.shuffled().select(layers=2), bank.shuffled().repeated(1)):
+        assert len(pickle.dumps(one)) < plain + 1000
+        assert pickle.loads(pickle.dumps(one)).sha256 == one.sha256
+
+
 def test_a_stage_is_a_number_or_several(bank):
     assert numbers(bank.select(stages=0)) == numbers(bank.select(stages=[0])) == ["stages.0.a", "stages.0.b"]
     some, plain = bank.select(layers=np.int64(2), stages=np.int64(0)), bank.select(layers=2, stages=[0])

@@ -1,7 +1,10 @@
 """The frozen convolution against PyTorch's own."""
 
 import copy
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
@@ -267,6 +270,49 @@ def test_gradients_per_picture_by_vmap():
         alone = torch.autograd.grad(loss(parameters, picture, label), list(parameters.values()))
         for name, gradient in zip(parameters, alone, strict=True):
             torch.testing.assert_close(together[name][i], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("transform", ["vmap of grad", "jvp"])
+def test_transforms_inside_torch_compile(transform):
+    """torch.compile traces none of them through a function of ours."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 4, 5, padding=2, groups=4), nn.Flatten(), nn.Linear(4 * 36, 3))
+    inject(model, "scale-space-8")
+    weights, images = {name: p.detach() for name, p in model.named_parameters()}, torch.randn(2, 4, 6, 6)
+
+    def per_picture(images):
+        def loss(weights, picture):
+            return functional_call(model, weights, (picture[None],)).square().sum()
+
+        return vmap(grad(loss), in_dims=(None, 0))(weights, images)
+
+    function = per_picture if transform == "vmap of grad" else lambda images: jvp(model, (images,), (images.cos(),))[1]
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(function, backend="aot_eager", fullgraph=True)(images), function(images))
+
+
+def test_threads_that_freeze_at_once_make_one_class():
+    class Mine(nn.Conv2d):
+        pass
+
+    together = threading.Barrier(8)
+    layers = [Mine(4, 4, 3, groups=4) for _ in range(8)]
+
+    def act(layer):
+        together.wait()
+        freeze_module(layer)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(act, layers))
+    finally:
+        sys.setswitchinterval(before)
+    assert len({type(layer) for layer in layers}) == 1
+    for layer in layers:
+        thaw_module(layer)
+        assert type(layer) is Mine
 
 
 # --- forward derivatives ---

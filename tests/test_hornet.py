@@ -231,6 +231,14 @@ def test_features_only(name: str) -> None:
     torch.testing.assert_close(early[0], maps[0])
 
 
+def test_features_by_fx() -> None:
+    by_fx, plain = (narrow(VARIANTS[0], features_only=True, **how).eval() for how in ({"feature_cls": "fx"}, {}))
+    by_fx.load_state_dict(
+        {name.replace("stages_", "stages."): each for name, each in plain.state_dict().items()}, strict=False
+    )
+    assert [tuple(each.shape) for each in by_fx(pictures())] == [tuple(each.shape) for each in plain(pictures())]
+
+
 def test_features_of_the_first_stages_leave_the_rest_out() -> None:
     backbone = narrow(features_only=True, out_indices=(0, 1))
     assert [each.shape[1] for each in backbone(pictures())] == [8, 16]

@@ -1,6 +1,7 @@
 """Banks in networks: apply, report, undo, and what an injection leaves alone."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from networks import CONVNEXT, MOBILENET, assert_same, build, depthwise_weights,
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.optim.swa_utils import AveragedModel
 
 import masterkey
 from masterkey import Bank, create_model, eject, freeze, inject, thaw, verify
-from masterkey.errors import NoTargetLayersError, PlanError
+from masterkey.errors import NoTargetLayersError, NotInjectedError, PlanError
 from masterkey.extract import from_state_dict
 from masterkey.frozen import is_frozen
+from masterkey.wrapped import unwrapped
 
 
 class TestReport:
@@ -396,6 +399,85 @@ def test_the_order_does_not_depend_on_what_a_forward_pass_left_behind():
     inject(model, bank)
     assert list(masterkey.depthwise_layers(model)) == ["early", "late"]
     assert equal(depthwise_weights(model), before)
+
+
+class Crossed(nn.Module):
+    """Registers its layers in another order than it calls them in."""
+
+    def __init__(self):
+        super().__init__()
+        self.late = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.early = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.stem = nn.Conv2d(3, 8, 1)
+
+    def forward(self, images):
+        return self.late(self.early(self.stem(images)))
+
+
+class Watcher:
+    """As a logger's hook: its lock cannot be copied."""
+
+    def __init__(self):
+        self.lock, self.calls = threading.Lock(), 0
+
+    def __call__(self, module, inputs, output):
+        self.calls += 1
+
+
+@pytest.mark.parametrize(
+    "hang", [lambda net, it: net.register_forward_hook(it), lambda net, it: setattr(net, "log", it)]
+)
+def test_the_order_does_not_depend_on_what_hangs_on_a_network(hang):
+    model, plain, watcher = Crossed(), Crossed(), Watcher()
+    hang(model.early, watcher)
+    model.late.register_full_backward_hook(watcher)
+    report = inject(model, "scale-space-8")
+    assert report.to_dict() == inject(plain, "scale-space-8").to_dict()
+    assert (report.order, [row.layer for row in report.rows]) == ("forward", ["early", "late"])
+    assert watcher.calls == 0
+    model(torch.randn(1, 3, 8, 8, requires_grad=True)).sum().backward()  # and it hangs there still
+    assert watcher.calls > 0 and len(model.late._backward_hooks) == 1
+
+
+def test_a_network_that_cannot_be_copied_says_so(caplog):
+    class Single(Crossed):
+        def __deepcopy__(self, memo):
+            raise RuntimeError("there is one of me")
+
+    assert inject(Single(), "scale-space-8").order == "registration"
+    assert "Single cannot be copied, so its layers are taken as registered: there is one of me" in caplog.text
+
+
+def on_a_gpu(model):
+    """A DataParallel as it is where there is a GPU: it takes no picture but one that lies there."""
+    wrapped = nn.DataParallel(model)
+    wrapped.device_ids, wrapped.output_device, wrapped.dim = [0], 0, 0
+    wrapped.src_device_obj = torch.device("cuda:0")
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [nn.DataParallel, on_a_gpu, torch.compile, lambda model: torch.compile(on_a_gpu(model)), AveragedModel],
+    ids=["DataParallel", "on a GPU", "compiled", "both", "averaged"],
+)
+def test_a_wrapped_network_is_the_network(wrap):
+    model, plain = Crossed(), Crossed()
+    wrapped = wrap(model)
+    prefix = unwrapped(wrapped)[1]
+    assert list(masterkey.depthwise_layers(wrapped)) == [f"{prefix}early", f"{prefix}late"]
+    report = inject(wrapped, "scale-space-8", layers="early")
+    assert report.to_dict() == inject(plain, "scale-space-8", layers="early").to_dict()
+    assert verify(wrapped) == []
+    own = Bank.from_model(wrapped)
+    inject(wrapped, own, policy="layerwise")  # as docs/timm.md freezes what a network holds
+    assert all(
+        torch.equal(own.layers[f"{name}.weight"], filters)
+        for name, filters in depthwise_weights(unwrapped(wrapped)[0]).items()
+    )
+    eject(wrapped)
+    with pytest.raises(NotInjectedError):
+        verify(wrapped)
 
 
 def test_an_order_that_is_not_that_of_a_forward_pass_is_said():

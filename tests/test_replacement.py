@@ -95,6 +95,8 @@ def test_statistics_of_known_distributions():
     assert found.skewness.tolist()[:2] == pytest.approx([0, 0], abs=0.02) and found.skewness[3] > 3
     assert found.sparsity.tolist()[:2] == pytest.approx([0.0797, 0.0577], abs=0.005)
     assert found.skewness[2].isnan() and found.deviation[2] == 0
+    nothing = statistics(torch.zeros(2, 1, 4, 4))
+    assert nothing.offset.isnan() and nothing.sparsity.isnan()
 
 
 @pytest.mark.parametrize(("groups", "out"), [(6, 6), (6, 12), (1, 4), (2, 4)])
@@ -131,5 +133,8 @@ def test_derivatives_respond_about_zero_and_gaussians_do_not():
     watch(model, pictures, {"one": model[0], "two": two}, look)
     watch(model, pictures, {}, look)  # the hooks are gone
     assert list(seen) == ["one", "two"]
+    model[1].eval()
+    watch(model, pictures, {}, look)  # each part stays in the mode it was in
+    assert [module.training for module in model] == [True, False, True, True]
     assert (seen["one"].take(torch.arange(10))["offset"] > 0.9).all()
     assert (seen["two"].offset[:10] < 0.2).all()

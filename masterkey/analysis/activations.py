@@ -50,7 +50,7 @@ def statistics(outputs: Tensor) -> Activations:
         offset=mean.abs() / torch.where(size > 0, size, torch.nan),
         skewness=standard.pow(3).mean(1),
         kurtosis=standard.pow(4).mean(1) - 3,
-        sparsity=(flat.abs() < NEAR_ZERO * size[:, None]).double().mean(1),
+        sparsity=torch.where(size > 0, (flat.abs() < NEAR_ZERO * size[:, None]).double().mean(1), torch.nan),
     )
 
 
@@ -84,10 +84,18 @@ def watch(
     layers: Mapping[str, nn.Conv2d],
     look: Callable[[str, nn.Conv2d, Tensor], None],
 ) -> None:
-    """Run pictures (B, 3, h, w) once and call ``look(name, layer, inputs)`` at each of some layers of the network."""
-    with _hooked(layers, look):
-        model.eval()
-        model(pictures)
+    """Run pictures (B, 3, h, w) once and call ``look(name, layer, inputs)`` at each of some layers of the network.
+
+    The network runs in evaluation mode and is left as it was.
+    """
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with _hooked(layers, look):
+            model.eval()
+            model(pictures)
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 @contextmanager

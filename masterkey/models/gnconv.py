@@ -43,10 +43,10 @@ class RecursiveGatedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, dim, h, w) -> (n, dim, h, w)."""
         x, filtered = self.proj_in(x).split([self.widths[0], sum(self.widths)], dim=1)
-        first, *others = (self.dwconv(filtered) * self.scale).split(self.widths, dim=1)
-        x = x * first
-        for pointwise, gate in zip(self.pws, others, strict=True):
-            x = pointwise(x) * gate
+        gates = (self.dwconv(filtered) * self.scale).split(self.widths, dim=1)
+        x = x * gates[0]
+        for i, pointwise in enumerate(self.pws, 1):  # FX and TorchScript trace no unpacking of what split returns
+            x = pointwise(x) * gates[i]
         x = self.proj_out(x)
         return x
 
