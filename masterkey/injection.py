@@ -93,34 +93,26 @@ def inject(
     found = require_layers(model, bank.kind)
     targets = _targets(model, found)
     plan = make_plan(targets, bank, policy=policy, layers=layers, kernel=kernel, scale=scale, seed=seed)
-    planned = list(zip(found.layers, plan.assignments, plan.selected, strict=True))
-    filters = {
-        layer.name: _fitting(layer, given.filters)
-        for layer, given, selected in planned
-        if selected and given is not None
-    }
-    for layer, _, _ in planned:
-        if freeze and layer.name in filters:
-            require_freezable(layer.module)
+    planned = [
+        (layer, given if selected else None)
+        for layer, given, selected in zip(found.layers, plan.assignments, plan.selected, strict=True)
+    ]
+    for layer, given in planned:
+        if given is not None:
+            _require_fitting(layer, given.filters)
+            if freeze:
+                require_freezable(layer.module)
     trainable_before = _count_trainable(model)
-    rows = []
+    rows, filled = [], {}
     _tell_apart(model)
-    for layer, assignment, _ in planned:
+    for layer, given in planned:
         row = ReportRow(layer.name, layer.kernel, len(layer.weight))
-        if layer.name in filters and assignment is not None:
-            _apply(layer, filters[layer.name], freeze)
-            row = row.filled(assignment)
+        if given is None:
+            rows.append(row.left_alone(f"not among layers={layers!r}"))
         else:
-            row = row.left_alone(f"not among layers={layers!r}")
-        rows.append(row)
-    _note_filled(
-        model,
-        {
-            layer.module.__dict__[_RECORD].mark: layer.name
-            for layer, row in zip(found.layers, rows, strict=True)
-            if row.replaced
-        },
-    )
+            filled[_apply(layer, given.filters, freeze)] = layer.name
+            rows.append(row.filled(given))
+    _note_filled(model, filled)
     return Report(
         bank=bank.name,
         kind=bank.kind,
@@ -251,8 +243,8 @@ def _note_filled(model: nn.Module, layers: Mapping[str, str]) -> None:
         setattr(model, _FILLED, filled)
 
 
-def _fitting(layer: FoundLayer, filters: Tensor) -> Tensor:
-    """Return the filters, if the layer's numbers can hold them.
+def _require_fitting(layer: FoundLayer, filters: Tensor) -> None:
+    """See that the layer's numbers can hold the filters.
 
     Raises:
         PlanError: they are too large for its type.
@@ -263,10 +255,10 @@ def _fitting(layer: FoundLayer, filters: Tensor) -> Tensor:
             f"{layer.name} holds {str(dtype).removeprefix('torch.')}, in which some of its filters are not finite; "
             "scale the bank (scale='unit' or 'target'), or widen the network; nothing was changed"
         )
-    return filters
 
 
-def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> None:
+def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> str:
+    """Put filters into a layer and return the layer's mark."""
     module = layer.module
     weight = _weight(module)
     filters = filters.reshape(weight.shape)
@@ -283,6 +275,7 @@ def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> None:
     elif is_frozen(module):
         thaw_module(module)
         _weight(module).requires_grad_(record.requires_grad)
+    return record.mark
 
 
 def _targets(model: nn.Module, found: Found) -> list[Target]:
