@@ -195,13 +195,13 @@ def test_triples_compare_two_sources_on_a_third_data_set(store):
     said = [plain_text(sentence) for sentence in section.sentences]
     assert (
         "convnext_atto: of two other data sets, the filters of the larger one do better in 4 of 5 triples, at least "
-        "three quarters."
+        "three quarters; a fair coin gives as many or more with probability 0.19."  # (5 + 1) / 32
     ) in said
 
 
 def test_triples_of_which_fewer_than_three_quarters_go_to_the_larger_source(store):
     section = triples_section(store, {"pets": {"imagenet": 60.0, "food": 55.0, "flowers": 58.0}})
-    assert "in 2 of 3 triples, fewer than three quarters." in plain_text(section.sentences[1])
+    assert "in 2 of 3 triples, fewer than three quarters; a fair coin" in plain_text(section.sentences[1])
 
 
 def test_a_target_is_no_source_of_its_own_triple(store):

@@ -7,6 +7,7 @@ experiment's ``by_size``.
 
 from collections.abc import Sequence
 from itertools import combinations
+from math import comb
 
 from .matrix import TRANSFER, as_shown, size_rank
 from .results import Results
@@ -59,13 +60,14 @@ def triples_table(results: Results, matrix: Table) -> Table:
 
 
 def triples_sentences(results: Results, triples: Table) -> list[Sentence]:
-    """Say in how many triples the larger source's filters do better, ties left out."""
+    """Say in how many triples the larger source's filters do better, ties left out, and how often a coin does as well."""
     said: list[Sentence] = []
     for model in results.experiment.models:
         decided = [row for row in triples.rows if row["model"] == model and row["better"] != "tie"]
         if not decided:
             continue
         better = sum(row["better"] == "larger" for row in decided)
+        by_chance = sum(comb(len(decided), k) for k in range(better, len(decided) + 1)) / 2 ** len(decided)
         verdict = "at least" if better >= _THREE_QUARTERS * len(decided) else "fewer than"
         said.append(
             [
@@ -73,7 +75,7 @@ def triples_sentences(results: Results, triples: Table) -> list[Sentence]:
                 Figure(better, "count"),
                 " of ",
                 Figure(len(decided), "count"),
-                f" triples, {verdict} three quarters.",
+                f" triples, {verdict} three quarters; a fair coin gives as many or more with probability {by_chance:.2f}.",
             ]
         )
     return said
