@@ -60,7 +60,7 @@ def triples_table(results: Results, matrix: Table) -> Table:
 
 
 def triples_sentences(results: Results, triples: Table) -> list[Sentence]:
-    """Say in how many triples the larger source's filters do better, ties left out, and how often a coin does as well."""
+    """Say in how many triples the larger source's filters do better, ties left out, and how often a coin does."""
     said: list[Sentence] = []
     for model in results.experiment.models:
         decided = [row for row in triples.rows if row["model"] == model and row["better"] != "tie"]
@@ -75,7 +75,8 @@ def triples_sentences(results: Results, triples: Table) -> list[Sentence]:
                 Figure(better, "count"),
                 " of ",
                 Figure(len(decided), "count"),
-                f" triples, {verdict} three quarters; a fair coin gives as many or more with probability {by_chance:.2f}.",
+                f" triples, {verdict} three quarters; a fair coin gives as many or more with probability "
+                f"{by_chance:.2f}.",
             ]
         )
     return said
