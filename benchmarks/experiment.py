@@ -199,7 +199,8 @@ class Experiment:
     def _check(self, what: str, names: Collection[str], known: Collection[str]) -> None:
         for name in names:
             if name not in known:
-                raise BenchmarkError(f"experiment {self.name} has no {what} {name[:80]!r}; {near(name, known)}")
+                here = f"; the folder here is ./{name[:80]}" if what == "target" and Path(name).is_dir() else ""
+                raise BenchmarkError(f"experiment {self.name} has no {what} {name[:80]!r}; {near(name, known)}{here}")
 
     def cells(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Yield (model, target, arm); an arm may name the ``models`` and ``targets`` that it is for."""

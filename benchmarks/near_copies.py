@@ -22,13 +22,17 @@ from .config import DataConfig
 from .data import Data, load_data
 
 PIXELS, ABOVE = 32, 0.98
-_TOGETHER = 512  # test pictures compared at once
+_TOGETHER = 512  # pictures held as floats, or compared, at once
 
 
 def thumbnails(images: np.ndarray) -> Tensor:
     """Return pictures (n, s, s, 3) as rows (n, 3072) of norm 1, every colour of mean 0."""
-    small = F.interpolate(torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float(), PIXELS, mode="area")
-    return F.normalize((small - small.mean((2, 3), keepdim=True)).flatten(1), dim=1)
+    rows = []
+    for first in range(0, len(images), _TOGETHER):
+        part = torch.from_numpy(np.array(images[first : first + _TOGETHER])).permute(0, 3, 1, 2).float()
+        small = F.interpolate(part, PIXELS, mode="area")
+        rows.append(F.normalize((small - small.mean((2, 3), keepdim=True)).flatten(1), dim=1))
+    return torch.cat(rows)
 
 
 def near_copies(data: Data) -> list[tuple[int, int, float]]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from masterkey.bank import Bank
 from masterkey.create import require_timm_name
 from masterkey.metadata import canonical_json
 from masterkey.names import BuiltinName, PathName, parse_name
@@ -15,12 +16,12 @@ from .sweep import expected_runs
 
 
 def check_names(experiment: Experiment) -> None:
-    """See that networks, banks and the data of sources are known by their names; read and fetch nothing.
+    """See that networks, banks and the data of sources are known by their names; fetch nothing.
 
     A checkpoint that is not at hand fails the runs that take it, and no others.
 
     Raises:
-        MasterkeyError: an unknown name; near names are given.
+        MasterkeyError: an unknown name; near names are given. Or a folder that is no bank.
     """
     networks, data = experiment.raw.get("networks", {}), experiment.raw.get("data", {})
     models = list(experiment.models)
@@ -37,6 +38,8 @@ def check_names(experiment: Experiment) -> None:
                     raise BenchmarkError(
                         f"arm {str(arm['name'])!r:.80}: the bank {str(meant.path)!r:.300} does not exist"
                     )
+                if isinstance(meant, PathName) and meant.path.is_dir():
+                    Bank.from_pretrained(meant.path)
     for model in dict.fromkeys(models):
         require_timm_name(str(networks.get(model, {}).get("name", model)))
 

@@ -6,13 +6,16 @@ from .own_data import check_folders, check_pictures
 from .store import ResultStore
 
 
-def check_experiment(experiment: Experiment, store: ResultStore, *, skip_corrupt: bool = False) -> None:
+def check_experiment(experiment: Experiment, store: ResultStore, *, skip_corrupt: bool = False) -> list[str]:
     """See that everything an experiment names is known, and that what is here is what finished runs took.
+
+    Returns:
+        What is odd about pictures of one's own, and no reason to refuse them, a sentence each.
 
     Raises:
         MasterkeyError: what ``check_folders``, ``check_names``, ``check_pictures`` and ``check_banks`` refuse.
     """
     check_folders(experiment)
     check_names(experiment)
-    check_pictures(experiment, store, skip_corrupt=skip_corrupt)
     check_banks(experiment, store)
+    return check_pictures(experiment, store, skip_corrupt=skip_corrupt)

@@ -185,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             checkpoint_every=options.checkpoint_every,
             skip_corrupt=options.skip_corrupt,
         )
-        check_experiment(experiment, store, skip_corrupt=options.skip_corrupt)
+        for remark in check_experiment(experiment, store, skip_corrupt=options.skip_corrupt):
+            if first:
+                print(f"masterkey: {remark}", file=sys.stderr)
         _check_device(options.device)
         with process_group(options.device) as group:
             if group.rank == 0 and options.run is not None:

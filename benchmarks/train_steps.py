@@ -2,45 +2,39 @@
 
     python -m masterkey.benchmarks.train_steps ../shared/data/pets --model convnext_atto --bank scale-space-8
 
-The data is anything that ``datasets.load_dataset`` reads: a Hub name or a local folder of the same layout, with
-the columns ``image`` and ``label``. Needs the extra: pip install 'masterkey[bench]'.
+The data is whatever ``masterkey bench`` takes: a name that ``masterkey bench data`` lists, a folder of pictures, or a
+repository on the Hub. Needs the extra: pip install 'masterkey[bench]'.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 import masterkey
+from masterkey.errors import MasterkeyError
+
+from .config import DataConfig
+from .data import Part, load_data
 
 
-def batches(data: str, pixels: int, batch: int, seed: int) -> tuple[int, Iterator[tuple[Tensor, Tensor]]]:
-    """Return the number of classes, and endless batches (batch, 3, pixels, pixels) in [-1, 1] with labels."""
-    from datasets import load_dataset
-
-    train = load_dataset(data, split="train")
-
-    def endless() -> Iterator[tuple[Tensor, Tensor]]:
-        generator = np.random.default_rng(seed)
-        while True:
-            rows = train[generator.choice(len(train), batch, replace=False)]
-            pictures = [
-                image.convert("RGB").resize((pixels, pixels), Image.Resampling.BICUBIC) for image in rows["image"]
-            ]
-            stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
-            yield stacked.permute(0, 3, 1, 2).float() / 127.5 - 1, torch.tensor(rows["label"])
-
-    return train.features["label"].num_classes, endless()
+def batches(train: Part, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches (batch, 3, pixels, pixels) in [-1, 1] with labels, without end."""
+    generator = np.random.default_rng(seed)
+    while True:
+        rows = generator.choice(len(train.labels), min(batch, len(train.labels)), replace=False)
+        pictures = torch.from_numpy(train.images[rows]).permute(0, 3, 1, 2)
+        yield pictures.float() / 127.5 - 1, torch.from_numpy(train.labels[rows])
 
 
 def main() -> None:
-    """Train, printing the loss; exit with an error if a frozen filter moved."""
+    """Train, printing the loss; exit with an error if a frozen filter moved, or on what cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="a Hub name or a folder of the same layout")
+    parser.add_argument("data", help="a name, a folder of pictures, or org/name on the Hub")
     parser.add_argument("--model", default="convnext_atto")
     parser.add_argument("--bank", default="scale-space-8")
     parser.add_argument("--steps", type=int, default=20)
@@ -48,10 +42,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    try:
+        _train(options)
+    except MasterkeyError as error:
+        print(f"masterkey: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
 
+
+def _train(options: argparse.Namespace) -> None:
+    data = load_data(DataConfig(options.data, pixels=options.pixels))
     torch.manual_seed(options.seed)
-    classes, source = batches(options.data, options.pixels, options.batch, options.seed)
-    model = masterkey.create_model(options.model, options.bank, num_classes=classes).train()
+    model = masterkey.create_model(options.model, options.bank, num_classes=len(data.classes)).train()
+    source = batches(data.train, options.batch, options.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     for step in range(1, options.steps + 1):
         pictures, labels = next(source)

@@ -117,7 +117,7 @@ def run(
 
     masterkey bench run arms --size small --only scratch --only random --target pets
 
-    masterkey bench run arms --size small --target ./my-pictures --seed 0
+    masterkey bench run own-pictures --size small --target ./my-pictures --seed 0
 
     masterkey bench run ./my-experiment.toml --size small
 
@@ -145,8 +145,13 @@ def run(
     from masterkey.benchmarks.progress import Display
     from masterkey.benchmarks.sweep import run_sweep
 
-    for experiment in loaded:  # all before the first run
-        check_experiment(experiment, store, skip_corrupt=skip_corrupt)
+    remarks = [
+        remark
+        for experiment in loaded  # all before the first run
+        for remark in check_experiment(experiment, store, skip_corrupt=skip_corrupt)
+    ]
+    for remark in dict.fromkeys(remarks):
+        tell(remark)
     retry_before = time.time() if retry_failed else None  # one for all: a run that several ask for is tried once
     summaries = {}
     try:
@@ -167,8 +172,9 @@ def run(
                 )
             summaries[name] = summary
             tell(f"{name}: {summary}" if len(loaded) > 1 else str(summary))
-            for run_id, message in summary.failed.items():
-                tell(f"failed {run_id}: {' '.join(message.split())}")
+            for message in dict.fromkeys(summary.failed.values()):  # many runs may fail in one way
+                runs = [run_id for run_id, said in summary.failed.items() if said == message]
+                tell(f"failed {', '.join(runs)}: {' '.join(message.split())}")
     except KeyboardInterrupt:
         tell("stopped; the same command goes on from the finished runs and the last checkpoints")
         raise

@@ -331,6 +331,16 @@ def test_init_does_not_replace_a_bank(cli, bank_dir, tmp_path):
     assert [cli("init", "test_convnext", "-o", start)[0] for _ in range(2)] == [0, 0]  # its own it does replace
 
 
+def test_init_does_not_replace_what_was_trained_from_it(cli, tmp_path):
+    start = tmp_path / "model.safetensors"
+    assert cli("init", "test_convnext", "-o", start)[0] == 0
+    save_file(load_file(start), start)  # as a training does that keeps the name
+    before = start.read_bytes()
+    code, _, err = cli("init", "test_convnext", "-o", start)
+    assert code == 1 and "holds something else than initial weights and would be lost" in err
+    assert start.read_bytes() == before
+
+
 @pytest.mark.parametrize(("closed", "code"), [(">&-", 1), ("2>&-", 0), ("2>&- >&-", 1)])
 def test_closed_streams_are_no_traceback(closed, code, tmp_path):
     command = f"{shlex.quote(sys.executable)} -m masterkey.cli.main list {closed}"

@@ -1,5 +1,6 @@
 """Experiments and data sets of one's own: a TOML file, a folder of pictures, another batch size."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from masterkey.benchmarks.config import BenchmarkError
 from masterkey.benchmarks.experiment import experiment_names, load_experiment
 from masterkey.benchmarks.experiment_file import read_built_in
 from masterkey.benchmarks.own_banks import check_names
+from masterkey.benchmarks.own_data import check_pictures
 from masterkey.benchmarks.store import ResultStore
 from masterkey.benchmarks.sweep import expected_runs
 from masterkey.cli.main import run
@@ -145,6 +147,7 @@ def test_figures_of_other_filters_do_not_stand_for_those_there_now(mine, cli, tm
     [
         ('"scale-space-8"', '"scale-spcae-8"', "no bank named 'scale-spcae-8'; did you mean scale-space-8"),
         ('"scale-space-8"', '"./keys"', "the bank '/"),
+        ('"scale-space-8"', '"./pictures"', "pictures"),
         ('"scratch:./pictures/../pictures"', '"scratch:pest"', "no data set named 'pest'"),
         ('"scratch:./pictures/../pictures"', '"scratch:mine@smal"', "timm has no model named 'smal'"),
         ('name = "convnext_atto"', 'name = "convnext_attoo"', "near names: convnext_atto"),
@@ -201,7 +204,59 @@ def test_a_corrupt_picture_is_refused_or_left_out(mine, cli, tmp_path, monkeypat
     only = ("bench", "run", "arms", "--size", "smoke", "--results", tmp_path / "r", "--only", "scratch")
     code, said = cli(*only, "--target", "./pictures")
     assert code == 1 and "1 of 18 pictures cannot be decoded" in said
-    assert cli(*only, "--target", "./pictures", "--retry-failed", "--skip-corrupt")[0] == 0
+    assert not (tmp_path / "r").exists()  # said before the first run, so it is no run's failure
+    assert cli(*only, "--target", "./pictures", "--skip-corrupt")[0] == 0
+    assert cli(*only, "--target", "./pictures")[0] == 0  # what is done needs no pictures
+    report = ("bench", "report", *only[2:], "--target", "./pictures", "-o", tmp_path / "out")
+    assert cli(*report)[0] == 0
+    told = (tmp_path / "out" / "report.md").read_text()
+    assert f"--results {tmp_path / 'r'} --skip-corrupt\n" in told
+
+
+def test_a_class_that_is_not_in_train_is_refused_before_the_first_run(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    (mine / "pictures" / "test" / "dark").rename(mine / "pictures" / "test" / "Dark")
+    only = ("bench", "run", "own-pictures", "--size", "smoke", "--results", tmp_path / "r", "--only", "scratch")
+    code, said = cli(*only, "--target", "./pictures")
+    assert code == 1 and "1 of 4 classes have no picture in train" in said and not (tmp_path / "r").exists()
+
+
+def test_what_is_odd_about_pictures_is_said_once_before_the_first_run(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    train, test = mine / "pictures" / "train", mine / "pictures" / "test"
+    command = ("bench", "run", "own-pictures", "--size", "smoke", "--results", tmp_path / "r", "--target", "./pictures")
+    tiny = load_experiment(str(mine / "mine.toml"), "small").only(arms=["scratch", "random"])
+    assert check_pictures(tiny, ResultStore(tmp_path / "r")) == []
+    shutil.rmtree(test / "light")
+    for name in ("0", "1"):
+        shutil.copy(train / "dark" / f"{name}.png", test / "mixed" / f"copy{name}.png")
+    shutil.copy(train / "dark" / "0.png", train / "dark" / "IMG_7")
+    (train / "dark" / "Thumbs.db").write_bytes(b"")
+    shutil.copy(train / "dark" / "0.png", mine / "pictures" / "loose.png")
+    pictures = mine / "pictures"
+    assert check_pictures(tiny, ResultStore(tmp_path / "r")) == [
+        f"{pictures}: 2 files are no picture of a class and are passed over: loose.png, train/dark/IMG_7",
+        f"{pictures}: 1 of 3 classes have no picture to judge on: light",
+        f"{pictures}: 2 of the 14 pictures to judge on are copies, or nearly, of one that is learnt from, so any arm "
+        "can know them by heart",
+    ]
+    code, said = cli(*command, "--only", "scratch", "--only", "random")
+    assert code == 0 and said.count("are passed over") == said.count("no picture to judge on") == 1
+
+
+def test_a_folder_here_is_named_with_its_dot(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    code, said = cli("bench", "run", "own-pictures", "--size", "smoke", "--target", "pictures")
+    assert code == 1 and "has no target 'pictures'" in said and said.endswith("; the folder here is ./pictures\n")
+
+
+def test_failures_that_say_the_same_are_said_once_at_the_end(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    (mine / "mine.toml").write_text(MINE.replace('"scale-space-8"', '"checkpoint:none.pth"'))
+    code, said = cli("bench", "run", "mine.toml", "--size", "small", "--results", tmp_path / "r", "--only", "bank")
+    (last,) = (line for line in said.splitlines() if line.startswith("failed "))
+    assert code == 1 and last.count("none.pth") == 1
+    assert last.split(": ")[1].count(", ") == 1  # two seeds
 
 
 def test_a_batch_size_is_that_of_every_run(mine):

@@ -19,6 +19,8 @@ _SUFFIXES = {
     *(".ppm", ".tif", ".tiff", ".webp"),
 }
 
+_BROWSERS = {"thumbs.db", "desktop.ini"}
+
 # split -> class -> pictures, in one order on every file system
 Listing = dict[str, dict[str, list[Path]]]
 
@@ -59,6 +61,26 @@ def find_image_folder(folder: Path) -> Source | None:
     source = Source(folder.name, str(folder), fingerprint.hexdigest(), HubSet(str(folder)), open_listing)
     roles(source, listing)  # what cannot be used is said now, not by every run
     return source
+
+
+def passed_over(folder: Path) -> list[str]:
+    """Name, relative to ``folder``, the visible files of an image folder that are no picture of a class.
+
+    Pictures that lie beside the class folders, and files whose names are no picture's; what file browsers leave is
+    not among them.
+    """
+    parts = [folder / split for split in _SPLITS if (folder / split).is_dir()] or [folder]
+    beside = [path for place in {folder, *parts} for path in place.iterdir() if path.suffix.lower() in _SUFFIXES]
+    within = [
+        path
+        for part in parts
+        for entry in part.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+        for path in visible_files(entry, follow_links=True)
+        if path.suffix.lower() not in _SUFFIXES and path.name.lower() not in _BROWSERS
+    ]
+    loose = [path for path in beside if path.is_file() and not path.name.startswith(".")]
+    return sorted(_name(folder, [path], 0) for path in (*loose, *within))
 
 
 def _refuse_unknown_parts(folder: Path, train: Mapping[str, object]) -> None:

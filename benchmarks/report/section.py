@@ -77,7 +77,7 @@ def make_section(experiment: Experiment, store: ResultStore, results_option: str
         tuple(verdicts),
         tuple(said),
         {table.name: table for table in tables},
-        experiment.command("run", *options),
+        experiment.command("run", *options, *["--skip-corrupt"] * any(run.skipped for run in results.listed)),
         experiment.command("report", *options, "-o", "report"),
     )
 
