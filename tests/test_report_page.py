@@ -231,6 +231,7 @@ def test_the_command(tmp_path):
     assert done.stdout.splitlines()[0] == str(tmp_path / "out" / "report.html")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert f"masterkey bench report table7 --size smoke --results &#x27;{folder}&#x27; -o report" in page
+    assert "its figures mean nothing" in page
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,8 @@ def make_section(experiment: Experiment, store: ResultStore, results_option: str
         tables.append(retention_table(results))
     tables += [arms_table(results), differences_table(results), curves_table(results), cost_table(results)]
     tables += [runs_table(results), machines_table(results)]
+    if experiment.size == "smoke" and experiment.file is None:
+        said.insert(0, ["Size smoke tells whether everything works; its figures mean nothing."])
     options = ["--results", results_option] if results_option else []
     return Section(
         results,
