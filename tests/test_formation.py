@@ -15,7 +15,7 @@ from masterkey.analysis.formation import (
 from masterkey.analysis.plots.formation import formation_curves, reproducibility_boxes
 from masterkey.analysis.plots.formation_ridges import formation_ridges
 from masterkey.analysis.plots.style import png_bytes
-from masterkey.analysis.stream import as_filters
+from masterkey.analysis.sources import as_filters
 from masterkey.analysis.structure import measure, survey_all
 from masterkey.benchmarks import formation_runs
 from masterkey.benchmarks.config import BenchmarkError, DataConfig, TrainConfig

@@ -10,7 +10,8 @@ from samples import make_bank
 from masterkey.analysis.findings import degenerate_filters
 from masterkey.analysis.moments import Moments, pooled
 from masterkey.analysis.quality import assess, gate
-from masterkey.analysis.stream import BankFilters, FileFilters, as_filters
+from masterkey.analysis.sources import as_filters
+from masterkey.analysis.stream import BankFilters, FileFilters
 from masterkey.analysis.thresholds import FITTED, constants, randomness_threshold
 from masterkey.bank import Bank
 from masterkey.benchmarks.planted import planted_bank, score

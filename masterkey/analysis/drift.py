@@ -3,19 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ..bank import Bank
 from ..errors import MasterkeyError
 from ..host import on_host
 from ..metadata import Kernel
 from ..rules import KernelRule
 from .moments import Array
-from .stream import Filters, ResizedFilters, as_filters
+from .sources import FilterSource, as_filters
+from .stream import ResizedFilters
 from .structure import Structure, Surveyed, kernels, measure
 from .survey import survey
 from .workers import workers
@@ -110,8 +108,8 @@ def check_epsilon(epsilon: float) -> None:
 
 
 def drift_between(
-    first: Filters | Bank | Tensor | NDArray[Any],
-    second: Filters | Bank | Tensor | NDArray[Any],
+    first: FilterSource,
+    second: FilterSource,
     *,
     resize: Kernel | None = None,
     how: KernelRule = "resample",
@@ -121,7 +119,7 @@ def drift_between(
     """Measure the drift between two banks: one figure for each kernel that both have.
 
     Args:
-        first, second: banks or arrays of filters.
+        first, second: banks, paths or names of banks, or arrays of filters.
         resize: fit all filters to this kernel first, by the rule ``how``.
         epsilon, renormalise: as for ``drift``.
 

@@ -18,7 +18,8 @@ from .drift import Drift, drift
 from .moments import Array
 from .quality import qualities
 from .ridges import Ridges, ridges_of
-from .stream import Filters, LayerInfo, as_filters
+from .sources import as_filters
+from .stream import Filters, LayerInfo
 from .structure import Surveyed, kernels, measure, survey_all
 
 

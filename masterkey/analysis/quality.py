@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
-from typing import Any, Literal
-
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import Literal
 
 from ..bank import Bank
 from ..errors import QualityError
 from ..host import on_host
 from ..metadata import Kernel
-from .stream import Filters, as_filters
+from .sources import FilterSource, as_filters
 from .survey import LayerSums, survey
 from .thresholds import randomness_threshold
 from .workers import workers
@@ -57,12 +54,12 @@ class GateVerdict:
 
 
 @on_host()
-def assess(filters: Filters | Bank | Tensor | NDArray[Any]) -> list[LayerQuality]:
-    """Assess every layer, in forward order; reads the filters once.
+def assess(filters: FilterSource) -> list[LayerQuality]:
+    """Assess every layer of a bank, by itself, its path or its name, or an array; reads the filters once, in order.
 
     Raises:
         BankFormatError: they are not what their file promises.
-        MasterkeyError: an array that does not hold filters.
+        MasterkeyError: no such bank, or an array that does not hold filters.
     """
     with workers() as pool:
         return qualities(pool.submit(survey, as_filters(filters)).result())
@@ -74,7 +71,7 @@ def qualities(layers: Sequence[LayerSums]) -> list[LayerQuality]:
 
 
 @on_host()
-def gate(filters: Filters | Bank) -> GateVerdict:
+def gate(filters: FilterSource) -> GateVerdict:
     """Judge a whole bank: refused if more than half of its assessable filters are in degenerate layers.
 
     A bank of few filters, such as eight keys, cannot be assessed and passes.
