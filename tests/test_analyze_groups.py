@@ -13,7 +13,9 @@ from masterkey.analysis.quality import qualities
 from masterkey.analysis.report_drift import kernel_section
 from masterkey.analysis.report_groups import Comparison, alone, drawable, refusal
 from masterkey.analysis.report_quality import quality_section
+from masterkey.analysis.sources import as_filters
 from masterkey.analysis.structure import measure
+from masterkey.bank import Bank, join
 from masterkey.cli.main import run
 from masterkey.extract import from_state_dict
 
@@ -199,3 +201,21 @@ def test_drawable_keeps_the_first():
     assert list(shown.values()) == list(range(40))
     assert said == ["Densities: the first 40 of 50 families; another --by may have fewer groups."]
     assert drawable(shown, "family", "Densities") == (shown, [])
+
+
+def test_depths_of_selected_layers_are_said_to_be_others(undrawn, tmp_path):
+    for name in "ab":
+        save(tmp_path, name, 3, 5, layers=2)
+
+    def sentences():
+        collection = open_collection([tmp_path])
+        layers = [layer for of in collection.survey() for layer in qualities(of.sums)]
+        return quality_section(collection, layers, FindingLog()).sentences
+
+    assert not any("Depth counts" in said for said in sentences())
+    part = Bank.from_pretrained(tmp_path / "a").select(kernel=5)
+    part.renamed("part").save_pretrained(tmp_path / "c")
+    join([part, part]).save_pretrained(tmp_path / "d")
+    assert [said for said in sentences() if "Layers were left out of c, d (select)" in said]
+    depths = [info.depth for info in as_filters(part).layers]
+    assert depths == [0.25, 0.75] != [info.depth for info in as_filters(tmp_path / "a").layers if info.kernel == (5, 5)]

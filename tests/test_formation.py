@@ -120,7 +120,7 @@ def test_formation_refuses_what_cannot_be_compared():
     with pytest.raises(MasterkeyError, match="not of one network"):
         formation({"0": bank, "1": bank.select(layers=2)})
     mixed = from_state_dict({"a.weight": torch.randn(8, 1, 3, 3), "b.weight": torch.randn(8, 1, 5, 5)}, name="mixed")
-    with pytest.raises(MasterkeyError, match="choose one kernel"):
+    with pytest.raises(MasterkeyError, match="formation_by_kernel and reproducibility_by_kernel take each kernel"):
         formation({"0": mixed, "1": mixed})
 
 

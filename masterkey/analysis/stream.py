@@ -38,7 +38,10 @@ class LayerInfo:
 
     @property
     def depth(self) -> float:
-        """Relative depth of the layer's middle, between 0 (input) and 1 (output)."""
+        """Relative depth of the layer's middle, between 0 (input) and 1 (output), among the layers that the bank has.
+
+        After ``Bank.select`` that is no longer the depth in the network.
+        """
         return (self.position + 0.5) / self.of
 
     @property
