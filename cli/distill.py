@@ -139,6 +139,7 @@ def _facts(result: "Distilled", keys: int) -> dict[str, Any]:
     return {
         "bank": result.bank.name,
         "explained": result.explained,
+        "explained living": round(result.explained_living, 6),
         "filters": len(result.assignment),
         "pruned": {reason: count for reason, count in result.pruned.items() if reason != "kept"},
         "kept": result.pruned["kept"],
@@ -152,7 +153,8 @@ def _in_words(facts: Mapping[str, Any], keys: int) -> dict[str, str | None]:
     return {
         "bank": facts["bank"],
         "kernel": facts.get("kernel"),
-        "variance explained": f"{facts['explained']:.1%} by {keys} keys",
+        "variance explained": f"{facts['explained']:.1%} of the filters kept, by {keys} keys; "
+        f"{facts['explained living']:.1%} of all that are neither dead nor constant",
         "filters": f"{facts['filters']:,}, of which {facts['kept']:,} kept; {pruned}",
         "filters by key": ", ".join(f"{count:,}" for count in facts["filters by key"]),
         "sha256": facts["sha256"],

@@ -174,6 +174,8 @@ class Bank:
     ) -> Bank:
         """Keep the layers that meet every condition given.
 
+        What is left does not know how deep it was in the network: the analysis takes whole banks kernel by kernel.
+
         Args:
             layers: the first n, the last n (negative), or name patterns (see ``masterkey.mask``).
             stages: a stage's number, counted from 0, or several.

@@ -12,10 +12,11 @@ from masterkey.analysis.families import LABELS
 from masterkey.analysis.kernel_study import study
 from masterkey.analysis.known_keys import known_keys
 from masterkey.analysis.report import analyse
+from masterkey.analysis.report_keys import find_keys
 from masterkey.cli.main import run
 from masterkey.closed_form.banks import computed_bank
 from masterkey.closed_form.scale_space import scale_space_filters
-from masterkey.distill import distill, match, mean_match
+from masterkey.distill import METHODS, distill, explained, match, mean_match
 from masterkey.errors import MasterkeyError
 from masterkey.extract import from_state_dict
 from masterkey.shapes import shapes_of
@@ -146,6 +147,26 @@ def test_keys_of_what_was_planted(written):
     assert means["four keys", "greedy"] > 0.95 and means["scale-space-8", "kmeans, shuffled pixels"] < 0.5
     pairs = [row for row in table(written, "key-match-pairs") if row["known"] == "four keys"]
     assert [row["known_key"] for row in pairs] == ["1", "2", "3", "4"] * 2
+
+
+def test_shares_are_of_the_same_filters_as_those_of_the_controls(tmp_path):
+    """Half of the filters are noise, most of which pruning leaves out before keys are sought."""
+    noise = torch.randn(60, 1, 5, 5, generator=torch.Generator().manual_seed(1))
+    bank = from_state_dict({**planted().select(kernel=5).layers, "noise.weight": noise}, name="half noise")
+    bank.save_pretrained(tmp_path)
+    found = study(open_collection([tmp_path]).survey(), (5, 5))
+    assert found.pruning.counts()["random"] > 40
+    keys = find_keys(found, 8, {})
+    living = torch.cat([bank.layers["a.weight"][:20, 0], bank.layers["b.weight"][:, 0], noise[:, 0]])
+    assert int(found.alive.sum()) == len(living) == 120
+    for method in ("greedy", "kmeans"):
+        result = found.methods[method].distilled(8)
+        share = explained(shapes_of(living).unit, result.bank.layers["keys.weight"].flatten(1))
+        assert keys.curves[method][8] == pytest.approx(share, abs=1e-6)
+        assert result.explained_living == pytest.approx(share, abs=1e-4) and share < 0.75 < 0.85 < result.explained
+    shuffled = shapes_of(pixels_shuffled(living)).unit
+    expected = explained(shuffled, METHODS["kmeans"](shuffled, 0)(8))
+    assert keys.curves["kmeans, shuffled pixels"][8] == pytest.approx(expected, abs=1e-6)
 
 
 def duplicates(folder):

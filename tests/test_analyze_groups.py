@@ -5,13 +5,17 @@ import pytest
 import torch
 from analysis_page import rows_of
 
+from masterkey.analysis.chance import chance
 from masterkey.analysis.collection import Tags, open_collection
 from masterkey.analysis.drift import drift
 from masterkey.analysis.findings import FindingLog
+from masterkey.analysis.quality import qualities
 from masterkey.analysis.report_drift import kernel_section
 from masterkey.analysis.report_groups import Comparison, alone, drawable, refusal
 from masterkey.analysis.report_quality import quality_section
+from masterkey.analysis.sources import as_filters
 from masterkey.analysis.structure import measure
+from masterkey.bank import Bank, join
 from masterkey.cli.main import run
 from masterkey.extract import from_state_dict
 
@@ -111,8 +115,6 @@ def test_by_groups_quality_over_depth(undrawn, four, monkeypatch):
     monkeypatch.setattr(
         "masterkey.analysis.report_quality.quality_over_depth", lambda groups, title: drawn.append(groups)
     )
-    from masterkey.analysis.quality import qualities
-
     layers = [layer for of in four.survey() for layer in qualities(of.sums)]
     quality_section(four, layers, FindingLog())
     quality_section(four, layers, FindingLog(), "family")
@@ -142,11 +144,48 @@ def test_epsilon_and_renormalise_reach_the_drift(undrawn, four):
     assert said in section.sentences
 
 
+def test_every_drift_stands_beside_its_level_of_chance(undrawn, tmp_path):
+    """a and b are halves of one draw, c lies elsewhere; each has a degenerate layer, of copies."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tilt in (("a", 0.0), ("b", 0.0), ("c", 1.0)):
+        drawn = torch.randn(150, 1, 3, 3, generator=generator)
+        drawn[:, 0, 0] = drawn[:, 0, 0] * 4 + tilt * 4
+        copies = torch.ones(60, 1, 3, 3) + 1e-3 * torch.randn(60, 1, 3, 3, generator=generator)
+        from_state_dict({"0.weight": drawn, "1.weight": copies}, name=name).save_pretrained(tmp_path / name)
+    collection = open_collection([tmp_path])
+    read = collection.survey()
+    section = kernel_section(collection, read, [layer for of in read for layer in qualities(of.sums)], (3, 3))
+    rows = {row["first"] + row["second"]: row for row in tables(section)["drift-3x3"] if row["grouping"] == "bank"}
+    assert [row["above_chance"] for row in rows.values()] == ["no", "yes", "yes"]
+    assert [row["above_chance_without_degenerate"] for row in rows.values()] == ["no", "yes", "yes"]
+    groups = collection.groups(measure(read, (3, 3)).layers, "bank")
+    expected = chance(drift(measure(read, (3, 3)), groups)).mean
+    assert [row["by_chance"] for row in rows.values()] == [expected[0, 1], expected[0, 2], expected[1, 2]]
+    assert rows["ab"]["by_chance_without_degenerate"] > rows["ab"]["by_chance"]  # smaller groups
+    largest = max(rows.values(), key=lambda row: row["drift"])
+    said = (
+        "Of 3 pairs 2 drift more than by chance; the largest of these drifts is "
+        f"D = {largest['drift']:.3g}, between {largest['first']} and c (by chance {largest['by_chance']:.3g})."
+    )
+    assert section.sentences[0].endswith(said)
+    two = kernel_section(collection, read[:2], [], (3, 3), Comparison("bank"))
+    assert "The drift is D = " in two.sentences[0] and two.sentences[0].endswith("): not above chance.")
+    for_deciles = kernel_section(collection, read[:2], [], (3, 3), Comparison("decile"))
+    assert for_deciles.sentences[0].endswith("): above chance.")
+
+
 def test_what_is_not_drawn_is_said(undrawn, four, monkeypatch):
-    for name in ("report_drift", "report_groups"):
+    for name in ("report_drift", "report_groups", "report_pairs"):
         monkeypatch.setattr(f"masterkey.analysis.{name}.DRAWN", 3)
     section = kernel_section(four, four.survey(), [], (3, 3))
-    assert "No heat map of 4 banks: 3 groups can be read at most." in section.sentences
+    said = "No heat map of 4 banks, and no level of chance for every pair: that is for 3 groups at most."
+    assert said in section.sentences
+    assert {(row["grouping"], row["by_chance"] is None) for row in tables(section)["drift-3x3"]} == {
+        ("bank", True),
+        ("family", False),
+        ("depth decile", False),
+    }
+    assert "The largest drift is D = " in section.sentences[0] and " (by chance " in section.sentences[0]
     assert any("the first 3 of 4 banks" in said for said in section.sentences)
     assert "drift-bank-3x3" not in pictures(section) and "drift-family-3x3" in pictures(section)
     assert len(tables(section)["phenotypes-3x3"]) == 4
@@ -162,3 +201,21 @@ def test_drawable_keeps_the_first():
     assert list(shown.values()) == list(range(40))
     assert said == ["Densities: the first 40 of 50 families; another --by may have fewer groups."]
     assert drawable(shown, "family", "Densities") == (shown, [])
+
+
+def test_depths_of_selected_layers_are_said_to_be_others(undrawn, tmp_path):
+    for name in "ab":
+        save(tmp_path, name, 3, 5, layers=2)
+
+    def sentences():
+        collection = open_collection([tmp_path])
+        layers = [layer for of in collection.survey() for layer in qualities(of.sums)]
+        return quality_section(collection, layers, FindingLog()).sentences
+
+    assert not any("Depth counts" in said for said in sentences())
+    part = Bank.from_pretrained(tmp_path / "a").select(kernel=5)
+    part.renamed("part").save_pretrained(tmp_path / "c")
+    join([part, part]).save_pretrained(tmp_path / "d")
+    assert [said for said in sentences() if "Layers were left out of c, d (select)" in said]
+    depths = [info.depth for info in as_filters(part).layers]
+    assert depths == [0.25, 0.75] != [info.depth for info in as_filters(tmp_path / "a").layers if info.kernel == (5, 5)]

@@ -65,6 +65,7 @@ def test_the_command_writes_a_folder_for_each_kernel(mixed, tmp_path, capsys):
     for each in facts:
         result = Distilled.from_pretrained(tmp_path / "keys" / each["kernel"])
         assert (result.bank.sha256, result.explained) == (each["sha256"], each["explained"])
+        assert each["explained living"] == round(result.explained_living, 6)
         assert [int(keys) for keys, _ in each["curve"]] == [1, 2, 3, 4, 8, 16, 32][: 6 + (each["kept"] >= 32)]
     assert not (tmp_path / "keys" / "model.safetensors").exists()
     # the same as when that kernel alone is asked for

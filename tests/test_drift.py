@@ -107,7 +107,8 @@ def test_scale_does_not_matter_but_shape_does(three):
 
 
 def test_histograms_have_at_least_epsilon_and_sum_to_one(structure):
-    shares = histograms(structure, groups_of(structure))
+    found = drift(structure, groups_of(structure))
+    shares = histograms(found.counts)
     assert shares.min() >= 0.99e-12
     np.testing.assert_allclose(shares.sum(axis=2), 1, atol=1e-12)
 
@@ -162,6 +163,54 @@ def test_phenotypes_by_their_rules():
     assert phenotype(*point) == "point"
     assert phenotype(spiky, normal[0]) == phenotype(normal[0], spiky) == "spikes"
     assert phenotype(two, normal[0]) == phenotype(normal[0], two) == "symbols"
+
+
+def some(distribution, n, draws):
+    """Draws of a simple distribution; a number is the share of them that has one single value."""
+    if isinstance(distribution, float):
+        return np.concatenate([draws.normal(size=n - int(distribution * n)), np.full(int(distribution * n), 1.0)])
+    if distribution == "two":
+        return np.concatenate([draws.normal(-1.5, 1, n // 2), draws.normal(1.5, 1, n // 2)])
+    return getattr(draws, distribution)(size=n) if distribution != "t" else draws.standard_t(5, n)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "expected"),
+    [
+        ("normal", "sun"),
+        ("uniform", "symbols"),
+        ("laplace", "symbols"),
+        ("t", "symbols"),
+        ("exponential", "symbols"),
+        ("two", "symbols"),
+        (0.05, "spikes"),
+        (0.15, "spikes"),
+        (0.7, "point"),
+    ],
+)
+@pytest.mark.parametrize("n", [500, 5_000, 50_000])
+def test_phenotypes_of_simple_distributions(distribution, expected, n):
+    """On the range of the draws themselves, as in a bank that is analysed alone; the paper's sun is Gaussian-like."""
+    draws = np.random.default_rng(2)
+    found = []
+    for _ in range(10):
+        found.append(phenotype(*(np.histogram(some(distribution, n, draws), bins=70)[0] for _ in range(2))))
+    assert found.count(expected) >= (10 if n > 500 else 8), found
+
+
+def test_a_heavy_tail_is_no_hotspot():
+    """Student's t with 3 degrees of freedom: the tail stretches the range until the middle fills a few bins."""
+    draws = np.random.default_rng(3)
+    found = [phenotype(*(np.histogram(draws.standard_t(3, 5_000), bins=70)[0] for _ in range(2))) for _ in range(20)]
+    assert found.count("symbols") >= 12 and "sun" not in found
+
+
+def test_a_hotspot_at_the_end_of_the_range_is_found():
+    draws = np.random.default_rng(4)
+    flat = np.histogram(draws.uniform(size=5_000), bins=70)[0]
+    for place in (0, 1, 68, 69):
+        spiked = flat + 500 * (np.arange(70) == place)
+        assert phenotype(spiked, flat) == "spikes"
 
 
 def test_few_normal_filters_are_a_sun_too():

@@ -15,7 +15,7 @@ from masterkey.analysis.formation import (
 from masterkey.analysis.plots.formation import formation_curves, reproducibility_boxes
 from masterkey.analysis.plots.formation_ridges import formation_ridges
 from masterkey.analysis.plots.style import png_bytes
-from masterkey.analysis.stream import as_filters
+from masterkey.analysis.sources import as_filters
 from masterkey.analysis.structure import measure, survey_all
 from masterkey.benchmarks import formation_runs
 from masterkey.benchmarks.config import BenchmarkError, DataConfig, TrainConfig
@@ -120,7 +120,7 @@ def test_formation_refuses_what_cannot_be_compared():
     with pytest.raises(MasterkeyError, match="not of one network"):
         formation({"0": bank, "1": bank.select(layers=2)})
     mixed = from_state_dict({"a.weight": torch.randn(8, 1, 3, 3), "b.weight": torch.randn(8, 1, 5, 5)}, name="mixed")
-    with pytest.raises(MasterkeyError, match="choose one kernel"):
+    with pytest.raises(MasterkeyError, match="formation_by_kernel and reproducibility_by_kernel take each kernel"):
         formation({"0": mixed, "1": mixed})
 
 

@@ -1,6 +1,7 @@
 """Quality: entropy, thresholds and verdicts against definitions written out anew, planted truth, and bad input."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from samples import make_bank
 from masterkey.analysis.findings import degenerate_filters
 from masterkey.analysis.moments import Moments, pooled
 from masterkey.analysis.quality import assess, gate
-from masterkey.analysis.stream import BankFilters, FileFilters, as_filters
+from masterkey.analysis.sources import as_filters
+from masterkey.analysis.stream import BankFilters, FileFilters
 from masterkey.analysis.thresholds import FITTED, constants, randomness_threshold
 from masterkey.bank import Bank
 from masterkey.benchmarks.planted import planted_bank, score
@@ -54,6 +56,22 @@ def test_sparsity_counts_filters_near_zero():
     (quality,) = assess(bank_of(layer))
     assert quality.sparse_filters == 2
     assert quality.sparsity == 2 / 40
+
+
+def test_what_counts_as_near_zero_can_be_set():
+    layer = torch.ones(10, 1, 3, 3)
+    layer[3:] = 0.02
+    bank = bank_of(layer)
+    assert [assess(bank)[0].sparse_filters, assess(bank, near_zero=0.01)[0].sparse_filters] == [7, 0]
+    assert assess(bank)[0].verdict == "sparse" != assess(bank, near_zero=0.01)[0].verdict
+    named = [
+        Counter(each.kind for each in degenerate_filters(as_filters(bank), of))
+        for of in (assess(bank), assess(bank, near_zero=0.01))
+    ]
+    assert named == [{"sparse": 7, "low diversity": 2}, {"low diversity": 9}]
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(MasterkeyError, match="near_zero is a share"):
+            assess(bank, near_zero=share)
 
 
 def test_moments_of_parts_are_those_of_the_whole():

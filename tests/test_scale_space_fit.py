@@ -136,10 +136,9 @@ def test_the_smallest_kernels_have_a_fit():
         assert bool(torch.isfinite(fit.cosine).all()) and float(fit.error.max()) <= 1
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 1), (2, 1, 7, 7)])
-def test_other_shapes_are_refused(shape):
+def test_a_single_weight_is_refused():
     with pytest.raises(MasterkeyError, match="larger than 1x1"):
-        fit_scale_space(torch.ones(shape))
+        fit_scale_space(torch.ones(2, 1, 1))
 
 
 def test_an_unknown_form_is_refused():

@@ -3,24 +3,24 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ..bank import Bank
 from ..errors import MasterkeyError
 from ..host import on_host
 from ..metadata import Kernel
 from ..rules import KernelRule
 from .moments import Array
-from .stream import Filters, ResizedFilters, as_filters
+from .sources import FilterSource, as_filters
+from .stream import ResizedFilters
 from .structure import Structure, Surveyed, kernels, measure
 from .survey import survey
 from .workers import workers
 
 EPSILON = 1e-12
+
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Drift:
     """The drift between every two of G groups of filters.
 
     ``components`` (G, G, K) holds the symmetric Kullback-Leibler divergence along each component, ``explained``
-    (K,) the weights, ``total`` (G, G) the weighted sum D. Both are symmetric, with zeros on the diagonal.
+    (K,) the weights, ``total`` (G, G) the weighted sum D. Both are symmetric, with zeros on the diagonal. ``counts``
+    (G, K, bins), ``epsilon`` and ``renormalise`` are what they come from. Groups drawn from one distribution have a D
+    above 0 as well, the more the smaller they are: ``masterkey.analysis.chance`` says how much.
     """
 
     kernel: Kernel
@@ -36,6 +38,9 @@ class Drift:
     components: Array
     explained: Array
     total: Array
+    counts: Counts
+    epsilon: float
+    renormalise: bool
 
     def pairs(self) -> Iterator[tuple[str, str, float, Array]]:
         """Every two different groups, once each, with D and the divergence along each component."""
@@ -60,32 +65,36 @@ def drift(
         renormalise: divide by the sum again once ``epsilon`` is in place.
 
     Raises:
-        MasterkeyError: as for ``histograms``.
-    """
-    probabilities = histograms(structure, groups, epsilon, renormalise)
-    logarithms = np.log(probabilities)
-    # every term of the sum is positive: P and log P rise together
-    rows = [(mine - probabilities) * (np.log(mine) - logarithms) for mine in probabilities]
-    components = np.stack([row.sum(axis=2) for row in rows])
-    total = components @ structure.explained
-    return Drift(structure.kernel, tuple(groups), components, structure.explained, total)
-
-
-def histograms(
-    structure: Structure, groups: Mapping[str, Sequence[int]], epsilon: float = EPSILON, renormalise: bool = True
-) -> Array:
-    """Return the coefficient distributions of groups of layers: (groups, K, bins), each bin at least ``epsilon``.
-
-    Raises:
         MasterkeyError: no group, an empty one, or an epsilon that is no probability above 0.
     """
     check_epsilon(epsilon)
+    counts = _counts(structure, groups)
+    probabilities = histograms(counts, epsilon, renormalise)
+    logarithms = np.log(probabilities)
+    components = np.stack([divergences(mine, probabilities, logarithms) for mine in probabilities])
+    total = components @ structure.explained
+    return Drift(structure.kernel, tuple(groups), components, structure.explained, total, counts, epsilon, renormalise)
+
+
+def _counts(structure: Structure, groups: Mapping[str, Sequence[int]]) -> Counts:
+    """How many coefficients of each group of layers are in each bin: (groups, K, bins)."""
     empty = [label for label, layers in groups.items() if not len(layers)]
     if empty or not groups:
         raise MasterkeyError(f"a drift needs groups with at least one layer each; empty: {', '.join(empty) or 'all'}")
-    counts = np.stack([structure.counts[list(layers)].sum(axis=0) for layers in groups.values()])
-    probabilities: Array = np.maximum(counts / counts.sum(axis=2, keepdims=True), epsilon)
-    return probabilities / probabilities.sum(axis=2, keepdims=True) if renormalise else probabilities
+    return np.stack([structure.counts[list(layers)].sum(axis=0) for layers in groups.values()])
+
+
+def divergences(p: Array, q: Array, log_q: Array) -> Array:
+    """Return the symmetric Kullback-Leibler divergence (...) of distributions (..., bins), given log q too (eq. 4)."""
+    # every term of the sum is positive: P and log P rise together
+    divergence: Array = ((p - q) * (np.log(p) - log_q)).sum(axis=-1)
+    return divergence
+
+
+def histograms(counts: Counts, epsilon: float = EPSILON, renormalise: bool = True) -> Array:
+    """Return counts (..., bins) as distributions, each bin at least ``epsilon``."""
+    probabilities: Array = np.maximum(counts / counts.sum(axis=-1, keepdims=True), epsilon)
+    return probabilities / probabilities.sum(axis=-1, keepdims=True) if renormalise else probabilities
 
 
 def check_epsilon(epsilon: float) -> None:
@@ -99,8 +108,8 @@ def check_epsilon(epsilon: float) -> None:
 
 
 def drift_between(
-    first: Filters | Bank | Tensor | NDArray[Any],
-    second: Filters | Bank | Tensor | NDArray[Any],
+    first: FilterSource,
+    second: FilterSource,
     *,
     resize: Kernel | None = None,
     how: KernelRule = "resample",
@@ -110,7 +119,7 @@ def drift_between(
     """Measure the drift between two banks: one figure for each kernel that both have.
 
     Args:
-        first, second: banks or arrays of filters.
+        first, second: banks, paths or names of banks, or arrays of filters.
         resize: fit all filters to this kernel first, by the rule ``how``.
         epsilon, renormalise: as for ``drift``.
 

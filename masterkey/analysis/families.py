@@ -17,6 +17,7 @@ from ..host import on_host
 from ..metadata import Kernel
 from ..shapes import shapes_of
 from .families_models import Model, coordinates, models
+from .sources import FilterSource, as_planes
 
 THRESHOLD = 0.85
 FAMILIES = ("delta", "gaussian", "dog", "derivative", "second derivative", "cross")
@@ -63,19 +64,20 @@ class Families:
 
 
 @on_host()
-def classify(filters: Tensor, threshold: float = THRESHOLD) -> Families:
-    """Fit every family to filters (n, kh, kw) of any kernel size.
+def classify(filters: FilterSource, threshold: float = THRESHOLD) -> Families:
+    """Fit every family to the n spatial slices of filters of one kernel size: a bank, its path, an array (``sources``).
 
     At 3x3 five parameters meet eight numbers and fit nearly anything: compare with random filters before quoting a
     share.
 
     Raises:
-        MasterkeyError: not filters (n, kh, kw), or a side below 3.
+        MasterkeyError: filters of several kernel sizes, or a side below 3; else as for ``sources.as_planes``.
     """
-    if filters.ndim != 3 or min(filters.shape[1:]) < 3:
-        raise MasterkeyError(f"families need filters (n, kh, kw) of 3x3 or larger, not {[*filters.shape]}")
-    kernel = (filters.shape[1], filters.shape[2])
-    unit = shapes_of(filters).unit
+    planes = as_planes(filters)
+    kernel = (planes.shape[1], planes.shape[2])
+    if min(kernel) < 3:
+        raise MasterkeyError(f"families need filters of 3x3 or larger, not of {kernel[0]}x{kernel[1]}")
+    unit = shapes_of(planes).unit
     fitted = [_delta(unit, kernel), *(_fit(unit, kernel, model) for model in models(kernel))]
     cosines = torch.stack([cosine for cosine, _ in fitted], 1)
     parameters = {name: values for name, (_, values) in zip(FAMILIES, fitted, strict=True)}

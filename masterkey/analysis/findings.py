@@ -13,7 +13,6 @@ from ..errors import SaveError
 from .alike import COPY, first_alike
 from .quality import DEGENERATE, LayerQuality, Verdict
 from .stream import Filters, LayerInfo
-from .survey import NEAR_ZERO
 from .workers import workers
 
 __all__ = ["COPY", "SEARCHED", "Finding", "FindingLog", "degenerate_filters"]
@@ -140,7 +139,7 @@ def _search(filters: Filters, info: LayerInfo, quality: LayerQuality) -> Records
         if searched:
             kept.append(chunk)
     largest = torch.cat(sizes).double()
-    sparse = largest <= NEAR_ZERO * largest.max()
+    sparse = largest <= quality.near_zero * largest.max()
     first = own = torch.arange(info.filters)
     if searched:
         weights = torch.cat(kept).double()

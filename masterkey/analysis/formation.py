@@ -18,7 +18,8 @@ from .drift import Drift, drift
 from .moments import Array
 from .quality import qualities
 from .ridges import Ridges, ridges_of
-from .stream import Filters, LayerInfo, as_filters
+from .sources import as_filters
+from .stream import Filters, LayerInfo
 from .structure import Surveyed, kernels, measure, survey_all
 
 
@@ -247,8 +248,8 @@ def _only_kernel(read: Sequence[Surveyed]) -> Kernel:
     if len(found) != 1 or any(layer.info.kernel == (1, 1) for of in read for layer in of.sums):
         sizes = ", ".join(f"{kh}x{kw}" for kh, kw in found) or "1x1"
         raise MasterkeyError(
-            f"these filters are of {sizes}; choose one kernel, as Bank.select(kernel=3) does, or "
-            "take each with formation_by_kernel or reproducibility_by_kernel"
+            f"these filters are of {sizes}; formation_by_kernel and reproducibility_by_kernel take each kernel by "
+            "itself, and keep the layers' depths in the network"
         )
     return found[0]
 

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ..distill import Prepared, Pruning, prepare, prune
 from ..distill.greedy import CANDIDATES, GreedyKeys
-from ..distill.pruning import CONSTANT, DEAD
 from ..metadata import Kernel
 from ..shapes import FilterTable, filter_table, shapes_of
 from .autoencoder import CodeLine
@@ -44,7 +43,7 @@ class KernelStudy:
     @property
     def alive(self) -> Tensor:
         """Mask (n,) of the filters that have a shape: neither dead nor constant."""
-        return (self.pruning.verdict != DEAD) & (self.pruning.verdict != CONSTANT)
+        return self.pruning.living
 
     @property
     def line(self) -> CodeLine | None:

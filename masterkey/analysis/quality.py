@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
-from typing import Any, Literal
-
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import Literal
 
 from ..bank import Bank
 from ..errors import QualityError
 from ..host import on_host
 from ..metadata import Kernel
-from .stream import Filters, as_filters
-from .survey import LayerSums, survey
+from .sources import FilterSource, as_filters
+from .survey import NEAR_ZERO, LayerSums, survey
 from .thresholds import randomness_threshold
 from .workers import workers
 
@@ -30,8 +27,9 @@ REFUSED_SHARE = 0.5  # of the assessable filters in degenerate layers: then a ba
 class LayerQuality:
     """A layer's figures and verdict.
 
-    ``sparsity`` is S (eq. 6), ``entropy`` H (eq. 7) of the centred raw filters and ``entropy_about_zero`` the same
-    without centring, ``threshold`` T_H(n) (eq. 8). ``depth`` runs from 0 (input) to 1 (output).
+    ``sparsity`` is S (eq. 6), with ``near_zero`` of the layer's largest |weight| as epsilon; ``entropy`` H (eq. 7) of
+    the centred raw filters and ``entropy_about_zero`` the same without centring, ``threshold`` T_H(n) (eq. 8).
+    ``depth`` runs from 0 (input) to 1 (output).
     """
 
     bank: str
@@ -39,6 +37,7 @@ class LayerQuality:
     kernel: Kernel
     filters: int
     depth: float
+    near_zero: float
     sparse_filters: int
     sparsity: float
     entropy: float
@@ -57,15 +56,19 @@ class GateVerdict:
 
 
 @on_host()
-def assess(filters: Filters | Bank | Tensor | NDArray[Any]) -> list[LayerQuality]:
-    """Assess every layer, in forward order; reads the filters once.
+def assess(filters: FilterSource, near_zero: float = NEAR_ZERO) -> list[LayerQuality]:
+    """Assess every layer of a bank, by itself, its path or its name, or an array; reads the filters once, in order.
+
+    Args:
+        filters: see ``masterkey.analysis.sources``.
+        near_zero: epsilon of eq. 6, as a share of the layer's largest |weight|.
 
     Raises:
         BankFormatError: they are not what their file promises.
-        MasterkeyError: an array that does not hold filters.
+        MasterkeyError: no such bank, an array that does not hold filters, or ``near_zero`` is no share.
     """
     with workers() as pool:
-        return qualities(pool.submit(survey, as_filters(filters)).result())
+        return qualities(pool.submit(survey, as_filters(filters), near_zero).result())
 
 
 def qualities(layers: Sequence[LayerSums]) -> list[LayerQuality]:
@@ -74,7 +77,7 @@ def qualities(layers: Sequence[LayerSums]) -> list[LayerQuality]:
 
 
 @on_host()
-def gate(filters: Filters | Bank) -> GateVerdict:
+def gate(filters: FilterSource) -> GateVerdict:
     """Judge a whole bank: refused if more than half of its assessable filters are in degenerate layers.
 
     A bank of few filters, such as eight keys, cannot be assessed and passes.
@@ -147,6 +150,7 @@ def _quality(layer: LayerSums) -> LayerQuality:
         kernel=info.kernel,
         filters=n,
         depth=info.depth,
+        near_zero=layer.near_zero,
         sparse_filters=layer.sparse,
         sparsity=sparsity,
         entropy=entropy,

@@ -1,29 +1,21 @@
 """The page's section on one kernel: structure, drift between groups, distributions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import numpy as np
 
 from ..metadata import Kernel
 from .collection import Collection, Grouping, without_degenerate
-from .drift import Drift
 from .moments import Array
-from .page import Column, LazyRows, Picture, Row, Section, Table, Value
+from .page import Column, Picture, Section, Table, Value
 from .phenotypes import phenotype
 from .plots import basis_picture, component_box, decile_box, drift_map, phenotype_scatter, png_bytes, ridges
 from .quality import LayerQuality
 from .report_groups import DRAWN, PAIRED, Comparison, drawable, size_of, word, words
+from .report_pairs import Drifts, Levelled, components_table, largest_drift, levelled, of_pairs, pairs_table
 from .sample import sample_coefficients
 from .structure import Structure, Surveyed, measure
-
-_PAIR_COLUMNS = (
-    Column("grouping", "grouping", "text"),
-    Column("first", "first", "text"),
-    Column("second", "second", "text"),
-    Column("drift", "D"),
-    Column("drift_without_degenerate", "D without degenerate layers"),
-)
 
 Groupings = dict[Grouping, dict[str, list[int]]]
 
@@ -42,27 +34,29 @@ def kernel_section(
     groupings = _groupings(collection, structure, how.by)
     main: Grouping = how.by or ("bank" if "bank" in groupings else "decile")
     groups = groupings.get(main) or collection.groups(structure.layers, main)
-    drifts = {by: how.drift(structure, of) for by, of in groupings.items() if len(of) <= PAIRED}
+    drifts = {by: levelled(how.drift(structure, of)) for by, of in groupings.items() if len(of) <= PAIRED}
     spared = _ablation(collection, read, layers, kernel, how, drifts)
     shown, left_out = drawable(groups, main, "Densities, and the first two components")
     said = [_sentence(structure, drifts.get(main)), *how.said, *_alone(collection, structure, groups, main)]
     said += [*_not_compared(groupings), *left_out]
     pictures = [Picture(f"basis-{size}", f"Principal components of {size}", png_bytes(basis_picture(structure)))]
     for by, of in drifts.items():
-        if len(of.labels) <= DRAWN:
-            drawn = drift_map(of, f"Drift D by {word(by)}")
+        if len(of.drift.labels) <= DRAWN:
+            drawn = drift_map(of.drift, f"Drift D by {word(by)}", of.chance)
             pictures.append(Picture(f"drift-{by}-{size}", f"Drift between groups by {by}", png_bytes(drawn)))
     pictures.append(Picture(f"ridges-{size}", "Density along each component", png_bytes(ridges(structure, shown))))
-    if main in drifts and len(drifts[main].labels) > 2:
-        drawn = component_box(drifts[main])
+    if main in drifts and len(drifts[main].drift.labels) > 2:
+        drawn = component_box(drifts[main].drift)
         pictures.append(Picture(f"components-{size}", "Divergence along each component", png_bytes(drawn)))
     deciles = _drift_by_decile(collection, structure, main, how) if main in drifts else {}
     if deciles:
-        drawn = decile_box(deciles, f"Drift between {words(main, len(groups))} within each depth decile, {size}")
+        title = f"Drift between {words(main, len(groups))} within each depth decile, {size}"
+        by_chance = {decile: float(of_pairs(of.chance.mean).mean()) for decile, of in deciles.items() if of.chance}
+        drawn = decile_box({decile: of_pairs(of.drift.total) for decile, of in deciles.items()}, title, by_chance)
         pictures.append(Picture(f"deciles-{size}", "Drift between groups per depth decile", png_bytes(drawn)))
     drawn = phenotype_scatter(structure, shown, sample_coefficients(structure, read, shown))
     pictures.append(Picture(f"scatter-{size}", "Two first components and phenotype", png_bytes(drawn)))
-    tables = [_pairs(drifts, spared, size), _components(drifts, size), _phenotypes(structure, groups, size)]
+    tables = [pairs_table(drifts, spared, size), components_table(drifts, size), _phenotypes(structure, groups, size)]
     content: list[Table | Picture] = [*pictures[:1], _explained(structure, size), *pictures[1:]]
     return Section(f"kernel-{size}", f"{size} filters", said, [*content, *(table for table in tables if table.rows)])
 
@@ -102,7 +96,10 @@ def _not_compared(groupings: Groupings) -> list[str]:
     if many:
         said.append(f"No drift between the pairs of {' and of '.join(many)}: {PAIRED} groups are compared at most.")
     if mapped:
-        said.append(f"No heat map of {' and of '.join(mapped)}: {DRAWN} groups can be read at most.")
+        said.append(
+            f"No heat map of {' and of '.join(mapped)}, and no level of chance for every pair: that is for {DRAWN} "
+            "groups at most."
+        )
     return said
 
 
@@ -112,21 +109,21 @@ def _ablation(
     layers: Sequence[LayerQuality],
     kernel: Kernel,
     how: Comparison,
-    drifts: Mapping[Grouping, Drift],
-) -> dict[Grouping, Drift]:
+    drifts: Drifts,
+) -> dict[Grouping, Levelled]:
     """The drifts once degenerate layers are left out; empty where there are none, or nothing else is left."""
     kept = without_degenerate(read, layers)
     left = [layer.info for of in kept for layer in of.sums if layer.info.kernel == kernel]
     if not left or len(left) == sum(layer.info.kernel == kernel for of in read for layer in of.sums):
         return {}
     structure = measure(kept, kernel)
-    return {by: how.drift(structure, collection.groups(structure.layers, by)) for by in drifts}
+    return {by: levelled(how.drift(structure, collection.groups(structure.layers, by))) for by in drifts}
 
 
 def _drift_by_decile(
     collection: Collection, structure: Structure, by: Grouping, how: Comparison
-) -> dict[str, list[float]]:
-    """D of every pair of groups within each depth decile; empty where the groups are depths themselves."""
+) -> dict[str, Levelled]:
+    """The drift between groups within each depth decile; empty where the groups are depths themselves."""
     if by in ("layer", "decile"):
         return {}
     found = {}
@@ -134,7 +131,7 @@ def _drift_by_decile(
         within = collection.groups([structure.layers[index] for index in layers], by)
         groups = {group: [layers[index] for index in of] for group, of in within.items()}
         if len(groups) > 1:
-            found[label.split()[-1]] = [value for *_, value, _ in how.drift(structure, groups).pairs()]
+            found[label.split()[-1]] = levelled(how.drift(structure, groups))
     return found
 
 
@@ -150,57 +147,6 @@ def _explained(structure: Structure, size: str) -> Table:
         Column("summed", "summed", "share"),
     )
     return Table(f"explained-{size}", "Explained variance", columns, rows, folded=True)
-
-
-def _pairs(drifts: Mapping[Grouping, Drift], spared: Mapping[Grouping, Drift], size: str) -> Table:
-    def rows() -> Iterator[Row]:
-        for by, of in drifts.items():
-            without = spared.get(by)
-            number = {label: at for at, label in enumerate(without.labels)} if without else {}
-            for first, second, value, _ in of.pairs():
-                left = None
-                if without and first in number and second in number:
-                    left = float(without.total[number[first], number[second]])
-                yield {
-                    "grouping": word(by),
-                    "first": first,
-                    "second": second,
-                    "drift": value,
-                    "drift_without_degenerate": left,
-                }
-
-    count = _count(drifts)
-    note = "D depends on the number of filters: bins that only one of two small groups fills weigh heavily."
-    return Table(f"drift-{size}", "Drift of every pair", _PAIR_COLUMNS, LazyRows(count, rows), note, folded=count > 12)
-
-
-def _count(drifts: Mapping[Grouping, Drift]) -> int:
-    """How many pairs of groups there are."""
-    return sum(len(of.labels) * (len(of.labels) - 1) // 2 for of in drifts.values())
-
-
-def _components(drifts: Mapping[Grouping, Drift], size: str) -> Table:
-    def rows() -> Iterator[Row]:
-        for by, of in drifts.items():
-            for first, second, _, along in of.pairs():
-                for component, divergence in enumerate(along):
-                    yield {
-                        "grouping": word(by),
-                        "first": first,
-                        "second": second,
-                        "component": component + 1,
-                        "weight": float(of.explained[component]),
-                        "divergence": float(divergence),
-                    }
-
-    columns = (
-        *_PAIR_COLUMNS[:3],
-        Column("component", "component", "count"),
-        Column("weight", "explained variance", "share"),
-        Column("divergence", "symmetric KL divergence"),
-    )
-    every = LazyRows(_count(drifts) * max((len(of.explained) for of in drifts.values()), default=0), rows)
-    return Table(f"drift-components-{size}", "Divergence along each component", columns, every, folded=True)
 
 
 def _phenotypes(structure: Structure, groups: Mapping[str, Sequence[int]], size: str) -> Table:
@@ -219,7 +165,7 @@ def _phenotypes(structure: Structure, groups: Mapping[str, Sequence[int]], size:
     )
 
 
-def _sentence(structure: Structure, between: Drift | None) -> str:
+def _sentence(structure: Structure, between: Levelled | None) -> str:
     summed: Array = np.cumsum(structure.explained)
     enough = int((summed < 0.9).sum()) + 1
     count = sum(info.filters for info in structure.layers)
@@ -227,7 +173,4 @@ def _sentence(structure: Structure, between: Drift | None) -> str:
         f"{count:,} filters in {len(structure.layers):,} layers; {enough} of {len(summed)} principal components "
         "explain 90 % of the variance of the scaled filters."
     )
-    if between is None or len(between.labels) < 2:
-        return said
-    first, second, value, _ = max(between.pairs(), key=lambda pair: pair[2])
-    return f"{said} The largest drift is D = {value:.3g}, between {first} and {second}."
+    return f"{said} {largest_drift(between)}" if between and len(between.drift.labels) > 1 else said

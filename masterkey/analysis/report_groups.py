@@ -1,13 +1,14 @@
 """How a page compares groups of filters, how many of them its pictures can show, and what it says of the others."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..metadata import Kernel
+from ..metadata import Kernel, canonical_json
 from .collection import Grouping
 from .drift import EPSILON, Drift, check_epsilon, drift
+from .stream import Filters
 from .structure import Structure, Surveyed, kernels
 
 DRAWN = 40  # groups up to which a picture can be read
@@ -95,6 +96,18 @@ def refusal(read: Sequence[Surveyed]) -> str:
         f"drift compares filters of one kernel: {banks} {have} none in common with any other bank "
         f"and {are} left out of it; --resize {largest} fits the filters of all banks to one"
     )
+
+
+def selected(banks: Iterable[Filters]) -> list[str]:
+    """Say which banks lack layers of their network, since their depths are then not those in it; [] if none does."""
+    # in canonical JSON a step reads the same at any depth, as those of a joined bank's parts are
+    labels = [bank.label for bank in banks if '"op":"select"' in canonical_json(bank.metadata.transformations)]
+    if not labels:
+        return []
+    return [
+        f"Depth counts the layers that a bank has. Layers were left out of {listed(labels)} (select), so depths and "
+        "deciles there are not those in the network; a whole bank is analysed kernel by kernel, with its own depths."
+    ]
 
 
 def size_of(kernel: Kernel) -> str:

@@ -32,8 +32,8 @@ class KernelKeys:
         count: how many keys each method gives.
         keys: method -> (count, kh, kw), the key of most filters first.
         filters: method -> how many of the filters that pruning kept each key stands for.
-        curves: source -> number of keys -> share of variance explained; sources are the methods, and ``kmeans`` on
-            each control.
+        curves: source -> number of keys -> share of variance explained of all filters that are neither dead nor
+            constant; sources are the methods, and ``kmeans`` on each control.
         known: name -> (P, kh, kw), keys to compare with.
         controls: source -> (count, d), what ``kmeans`` gives on each control: it resembles known keys by chance.
     """
@@ -50,17 +50,21 @@ class KernelKeys:
 def find_keys(study: KernelStudy, count: int, known: Known) -> KernelKeys | None:
     """Find ``count`` keys, or as many as there can be, by every method trained; None: pruning kept no filter.
 
-    The controls are noise, and the kept filters with their pixels shuffled; nothing is pruned of them.
+    The controls are noise, and pixels shuffled, of all filters that are neither dead nor constant. Nothing is pruned of
+    them, because the rule that leaves out filters without structure would leave next to nothing; so that shares
+    compare, those of the real filters are over all that the controls are made of, pruned or not.
     """
     if not study.methods:
         return None
     count = min(count, len(study.kept), MOST)
     results = {name: prepared.distilled(count) for name, prepared in study.methods.items()}
     few = sorted({*_FEW, count})
-    curves = {name: dict(each.curve(_ALL if name == "greedy" else few)) for name, each in study.methods.items()}
+    curves = {
+        name: dict(each.curve(_ALL if name == "greedy" else few, living=True)) for name, each in study.methods.items()
+    }
     controls = {}
     for name, control in CONTROLS.items():
-        unit = shapes_of(control(study.kept, SEED)).unit
+        unit = shapes_of(control(study.table.filters[study.alive], SEED)).unit
         keys_of = METHODS["kmeans"](unit, SEED)
         found = {keys: keys_of(keys) for keys in few if keys <= len(unit)}
         curves[f"kmeans, {name}"] = {keys: explained(unit, of) for keys, of in found.items()}
@@ -85,8 +89,10 @@ def keys_section(studies: Sequence[KernelStudy], known: Mapping[Kernel, Known], 
     found = [keys for _, keys in attempts if keys]
     said = [
         "Every filter f is replaced by a * key + b. What that leaves of its variance is its error; all filters count "
-        "the same. Dead, constant and random filters and near duplicates are left out before keys are sought; the "
-        "controls are random filters, and the filters that were kept with their pixels shuffled.",
+        "the same. Dead, constant and random filters and near duplicates are left out before keys are sought, but the "
+        "share explained is that of all filters that are neither dead nor constant, whether keys were sought among "
+        "them or not. The controls are as many random filters, and the same filters with their pixels shuffled; keys "
+        "of their own are sought among all of them.",
         *(_sentence(study, keys) for study, keys in attempts),
     ]
     content: list[Table | Picture] = [picture for keys in found for picture in _pictures(keys)]
@@ -233,7 +239,8 @@ def _curve_table(found: Sequence[KernelKeys]) -> Table:
         Column("explained", "variance explained", "share"),
         Column("error", "error", "share"),
     )
-    return Table("key-curve", "Variance explained by K keys", columns, rows, folded=True)
+    note = "Of all filters that are neither dead nor constant, real or control."
+    return Table("key-curve", "Variance explained by K keys", columns, rows, note, folded=True)
 
 
 def _pruning_table(studies: Sequence[KernelStudy]) -> Table:

@@ -14,7 +14,7 @@ from .page import Column, LazyRows, Picture, Row, Section, Table
 from .plots import png_bytes, quality_over_depth
 from .quality import DEGENERATE, FEWEST, LOW_DIVERSITY, MOSTLY_SPARSE, LayerQuality, judge
 from .report_groups import DRAWN as GROUPS
-from .report_groups import drawable, listed
+from .report_groups import drawable, listed, selected
 from .stream import Filters
 from .survey import NEAR_ZERO
 
@@ -89,7 +89,8 @@ def quality_section(
     said = [str(row["said"]) for row in rows[:GROUPS]]
     if len(rows) > GROUPS:
         said.append(f"And {len(rows) - GROUPS:,} more banks, in the table.")
-    return Section("quality-section", "Quality", [*said, *left_out], [banks, picture, *tables])
+    said += [*selected(collection.banks), *left_out]
+    return Section("quality-section", "Quality", said, [banks, picture, *tables])
 
 
 def _findings_table(collection: Collection, found: FindingLog) -> Table:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..closed_form.scale_space import Form, axis_differences
 from ..errors import MasterkeyError
 from ..shapes import shapes_of
+from .sources import FilterSource, as_planes
 
 # by name: the operators along y (rows, upwards) and x, and whether gamma times the Laplacian is taken off
 FORMS = {
@@ -60,28 +61,29 @@ class ScaleSpaceFit:
         return 1 - self.cosine**2
 
 
-def fit_scale_space(filters: Tensor, forms: Sequence[str] = tuple(FORMS), gamma: float | None = None) -> ScaleSpaceFit:
-    """Fit the models to filters (n, kh, kw), and keep each filter's best.
+def fit_scale_space(
+    filters: FilterSource, forms: Sequence[str] = tuple(FORMS), gamma: float | None = None
+) -> ScaleSpaceFit:
+    """Fit the models to the n spatial slices of filters, and keep each one's best.
 
     Every form is searched on a grid of scales 0.05 apart and then refined to 0.001. Between forms the smaller residual
     wins; ``sharpened``, which has one parameter more, must be better by the Bayesian information criterion.
 
     Args:
-        filters: (n, kh, kw), not 1x1.
+        filters: of one kernel size, not 1x1: a bank, its path, an array (``masterkey.analysis.sources``).
         forms: names out of ``FORMS``.
         gamma: of ``sharpened``; None fits it between 0 and 4.
 
     Raises:
-        MasterkeyError: another rank, 1x1, or an unknown form.
+        MasterkeyError: filters of several kernel sizes, 1x1, or an unknown form; else as for ``sources.as_planes``.
     """
-    height, width = filters.shape[-2:]
-    if filters.ndim != 3 or height * width == 1:
-        raise MasterkeyError(
-            f"scale-space models are fitted to filters (n, kh, kw) larger than 1x1, not to {[*filters.shape]}"
-        )
+    planes = as_planes(filters)
+    height, width = planes.shape[1:]
+    if height * width == 1:
+        raise MasterkeyError("scale-space models are fitted to filters larger than 1x1: a single weight has no scale")
     if unknown := [name for name in forms if name not in FORMS] or not forms:
         raise MasterkeyError(f"no scale-space form {unknown!r}; known: {', '.join(FORMS)}")
-    unit = shapes_of(filters).unit
+    unit = shapes_of(planes).unit
     parts = [_fit_chunk(part, (height, width), tuple(forms), gamma) for part in unit.split(_CHUNK)]
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
     return ScaleSpaceFit(tuple(forms), *columns)

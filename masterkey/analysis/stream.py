@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bank import Bank
-from ..errors import BankFormatError, MasterkeyError
+from ..errors import BankFormatError
 from ..fit import fit_kernel
 from ..format import METADATA_KEY, WEIGHTS_NAME, check_entry, read_header
-from ..metadata import Kernel, Layer, Metadata, Source, parse_metadata
+from ..metadata import Kernel, Layer, Metadata, parse_metadata
 from ..rules import KernelRule
 
 CHUNK = 150_000  # weights in a chunk: 0.6 MB, which stays in a core's own cache from step to step
@@ -38,7 +38,10 @@ class LayerInfo:
 
     @property
     def depth(self) -> float:
-        """Relative depth of the layer's middle, between 0 (input) and 1 (output)."""
+        """Relative depth of the layer's middle, between 0 (input) and 1 (output), among the layers that the bank has.
+
+        After ``Bank.select`` that is no longer the depth in the network.
+        """
         return (self.position + 0.5) / self.of
 
     @property
@@ -161,26 +164,6 @@ class ResizedFilters:
         kernel = self._filters.layers[position].kernel
         for chunk in self._filters.read(position, first=first):
             yield fit_kernel(chunk.view(-1, 1, *kernel), self._kernel, self._how).flatten(1)
-
-
-def as_filters(filters: Filters | Bank | Tensor | NDArray[Any], label: str | None = None) -> Filters:
-    """Return filters that can be read: of a bank, or of an array (n, kh, kw) or (n, c, kh, kw).
-
-    Raises:
-        MasterkeyError: an array of another rank, or an empty one.
-        BankFormatError: a weight is NaN or infinite.
-    """
-    if isinstance(filters, Bank):
-        return BankFilters(filters, label)
-    if not isinstance(filters, Tensor | np.ndarray):
-        return filters
-    tensor = torch.as_tensor(filters).detach().cpu().float()
-    tensor = tensor.unsqueeze(1) if tensor.dim() == 3 else tensor
-    if tensor.dim() != 4 or not tensor.numel():
-        raise MasterkeyError(f"filters have the shape (n, kh, kw) or (n, c, kh, kw), not {tuple(tensor.shape)}")
-    layer = Layer("filters", (tensor.shape[2], tensor.shape[3]), len(tensor))
-    about = Metadata(label or "filters", "all", Source("array", label or "filters"), (layer,), "forward")
-    return BankFilters(Bank({"filters": tensor}, about), label)
 
 
 def _infos(label: str, layers: Sequence[Layer], channels: Sequence[int]) -> tuple[LayerInfo, ...]:

@@ -9,19 +9,18 @@ Three readings of the filters, none of which keeps them: sums (``survey``), rang
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..bank import Bank
 from ..errors import MasterkeyError
 from ..host import on_host
 from ..metadata import Kernel
 from .moments import Array, pooled
-from .stream import Filters, LayerInfo, as_filters
+from .sources import FilterSource, as_filters
+from .stream import Filters, LayerInfo
 from .survey import LayerSums, scaled_columns, survey
 from .workers import workers
 
@@ -61,7 +60,7 @@ class Surveyed:
 
 
 @on_host()
-def survey_all(sources: Iterable[Filters | Bank | Tensor | NDArray[Any]]) -> list[Surveyed]:
+def survey_all(sources: Iterable[FilterSource]) -> list[Surveyed]:
     """Read each source once.
 
     Raises:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import MasterkeyError
 from .moments import Moments
 from .stream import Filters, LayerInfo
 
@@ -16,21 +17,28 @@ NEAR_ZERO = 0.05
 
 @dataclass(frozen=True)
 class LayerSums:
-    """Sums over one layer: moments of its filters as they are and scaled by eq. 9, and how many are near zero."""
+    """Sums over one layer: moments of its filters as they are and scaled by eq. 9, and how many are near zero.
+
+    ``near_zero`` is the share of the layer's largest |weight| that those do not exceed.
+    """
 
     info: LayerInfo
     raw: Moments
     scaled: Moments
     sparse: int
+    near_zero: float
 
 
-def survey(filters: Filters) -> list[LayerSums]:
+def survey(filters: Filters, near_zero: float = NEAR_ZERO) -> list[LayerSums]:
     """Read filters once, in order, verifying them; keeps one number a filter of the layer being read.
 
     Raises:
         BankFormatError: they are not what their file promises.
+        MasterkeyError: ``near_zero`` is no share.
     """
-    return [_layer_sums(info, filters.read(info.position, first=True)) for info in filters.layers]
+    if not 0 <= near_zero < 1:
+        raise MasterkeyError(f"near_zero is a share of a layer's largest weight, from 0 to below 1, not {near_zero:g}")
+    return [_layer_sums(info, filters.read(info.position, first=True), near_zero) for info in filters.layers]
 
 
 def as_columns(chunk: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +57,7 @@ def scale(columns: Tensor, largest: Tensor) -> Tensor:
     return columns / torch.where(largest > 0, largest, 1.0)
 
 
-def _layer_sums(info: LayerInfo, chunks: Iterable[Tensor]) -> LayerSums:
+def _layer_sums(info: LayerInfo, chunks: Iterable[Tensor], near_zero: float) -> LayerSums:
     raw: Moments | None = None
     scaled: Moments | None = None
     sizes = []
@@ -59,5 +67,5 @@ def _layer_sums(info: LayerInfo, chunks: Iterable[Tensor]) -> LayerSums:
         scaled = of_scaled if scaled is None else scaled + of_scaled
         sizes.append(largest)
     assert raw is not None and scaled is not None  # no layer of a bank is empty
-    limit = NEAR_ZERO * max(float(part.max()) for part in sizes)
-    return LayerSums(info, raw, scaled, sum(int((part <= limit).sum()) for part in sizes))
+    limit = near_zero * max(float(part.max()) for part in sizes)
+    return LayerSums(info, raw, scaled, sum(int((part <= limit).sum()) for part in sizes), near_zero)

@@ -41,11 +41,20 @@ class Prepared:
         """The shapes (n, d) that keys are sought among."""
         return self.shapes.unit[self.pruning.kept]
 
+    @property
+    def living(self) -> Tensor:
+        """The shapes (n, d) of all filters that have one: neither dead nor constant, whatever else was pruned."""
+        return self.shapes.unit[self.pruning.living]
+
     @on_host()
-    def curve(self, counts: Iterable[int] = range(1, 33)) -> list[tuple[int, float]]:
-        """Share of variance explained by K keys, for every K of ``counts`` that there are filters for."""
+    def curve(self, counts: Iterable[int] = range(1, 33), living: bool = False) -> list[tuple[int, float]]:
+        """Share of variance explained by K keys, for every K of ``counts`` that there are filters for.
+
+        It is that of the filters that keys are sought among, or of all ``living`` ones.
+        """
         most = _most(len(self.unit), self.parameters["method"])
-        return [(keys, explained(self.unit, self.keys_of(keys))) for keys in counts if keys <= most]
+        unit = self.living if living else self.unit
+        return [(keys, explained(unit, self.keys_of(keys))) for keys in counts if keys <= most]
 
     @on_host()
     def distilled(self, keys: int = 8) -> Distilled:

@@ -28,6 +28,11 @@ class Pruning:
         """Mask of the filters that are left."""
         return self.verdict == KEPT
 
+    @property
+    def living(self) -> Tensor:
+        """Mask of the filters that have a shape: neither dead nor constant."""
+        return (self.verdict != DEAD) & (self.verdict != CONSTANT)
+
     def counts(self) -> dict[str, int]:
         """How many filters were left out for each reason, and how many are kept; ``undrawn`` only where some are."""
         counts = torch.bincount(self.verdict, minlength=len(REASONS)).tolist()

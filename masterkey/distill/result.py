@@ -10,6 +10,7 @@ from ..errors import BankFormatError
 from ..folder import ASSIGNMENT_NAME, bank_files, write_folder
 from ..names import PathName, RepositoryName, at_revision, expanded, load_bank, parse_name
 from .assignment import Assignment, parse_assignment
+from .pruning import Pruning
 from .stated import check_assignment, step_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ class Distilled:
     def explained(self) -> float:
         """Share of variance explained: the mean over the filters that were not pruned of 1 - error."""
         return float(self.step["explained"])
+
+    @property
+    def explained_living(self) -> float:
+        """The same over all filters that are neither dead nor constant, random ones and near duplicates included."""
+        error = self.assignment.error[Pruning(self.assignment.verdict).living]
+        return 1 - float(error.double().mean())
 
     @property
     def pruned(self) -> dict[str, int]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..chance import Chance
 from ..drift import Drift
 from ..moments import Array
 from .style import COLOURS, SEQUENTIAL, SOFT, box, figure, plain, shortened
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 _WRITTEN = 14  # groups up to which the map's cells carry their figure
 
 
-def drift_map(drift: Drift, title: str = "Drift D between groups") -> "Figure":
-    """Draw D between all pairs as a heat map; cells carry their value where there is room."""
+def drift_map(drift: Drift, title: str = "Drift D between groups", chance: Chance | None = None) -> "Figure":
+    """Draw D between all pairs as a heat map; cells carry their value where there is room.
+
+    With the level of ``chance`` a value that is not above it stands in brackets.
+    """
     count = len(drift.labels)
     side = max(2.0, 0.52 * count)
     drawn = figure(side + 2.4, side + 1.6, f"{title}, {drift.kernel[0]}x{drift.kernel[1]}")
@@ -33,7 +37,11 @@ def drift_map(drift: Drift, title: str = "Drift D between groups") -> "Figure":
             for column in range(count):
                 value = drift.total[row, column]
                 colour = "white" if value <= half else "black"
-                axes.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=7, color=colour)
+                doubtful = chance is not None and row != column and not chance.above[row, column]
+                text = f"({value:.2g})" if doubtful else f"{value:.2g}"
+                axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+        if chance:
+            axes.set_xlabel("in brackets: not above chance", fontsize=8, color=SOFT)
     bar = drawn.colorbar(image, ax=axes, shrink=0.8)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors=SOFT)
@@ -57,13 +65,34 @@ def component_box(drift: Drift) -> "Figure":
     return drawn
 
 
-def decile_box(by_decile: Mapping[str, Sequence[float] | Array], title: str = "Drift per depth decile") -> "Figure":
-    """Draw the drifts between models within each depth decile (Fig. 9): label -> D of every pair."""
+def decile_box(
+    by_decile: Mapping[str, Sequence[float] | Array],
+    title: str = "Drift per depth decile",
+    by_chance: Mapping[str, float] | None = None,
+) -> "Figure":
+    """Draw the drifts between models within each depth decile (Fig. 9).
+
+    Args:
+        by_decile: label -> D of every pair.
+        title: above the figure.
+        by_chance: label -> D of the pairs by chance, on average; a dashed line.
+    """
     drawn = figure(max(5.0, 0.6 * len(by_decile) + 2), 3.4, title)
     axes = plain(drawn.subplots(), "", "D between pairs")
     box(
         axes, [list(values) for values in by_decile.values()], [1.0 + i for i in range(len(by_decile))], 0.6, COLOURS[0]
     )
+    if by_chance:
+        at = [1 + list(by_decile).index(label) for label in by_chance]
+        axes.hlines(
+            list(by_chance.values()),
+            [place - 0.4 for place in at],
+            [place + 0.4 for place in at],
+            color=COLOURS[1],
+            linestyles="dashed",
+            label="by chance, on average",
+        )
+        axes.legend(fontsize=8, frameon=False)
     axes.set_xticks(range(1, len(by_decile) + 1), list(by_decile), fontsize=8)
     axes.set_ylim(bottom=0)
     return drawn
