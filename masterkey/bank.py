@@ -19,6 +19,7 @@ from .host import on_host
 from .mask import LayerMask, as_mask, first_names, mask_layers
 from .metadata import Kernel, Metadata, Source
 from .rules import KernelRule
+from .shapes import near_dead
 from .whole import LARGEST, as_seed, several, whole_number
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ class Bank:
         below, kept = float(below), {}
         for name, tensor in self.layers.items():
             norms = tensor.double().flatten(1).norm(dim=1)
-            kept[name] = (norms > 0) & (norms >= below * norms.quantile(0.5))
+            kept[name] = ~near_dead(norms, below)
         return self._filters("pruned", kept, below=below)
 
     @on_host()

@@ -36,6 +36,11 @@ def shapes_of(filters: Tensor) -> Shapes:
     return Shapes(unit.float(), norm, mean)
 
 
+def near_dead(norms: Tensor, below: float) -> Tensor:
+    """Tell which filters of one layer, by their L2 norms (n,), are zero or under ``below`` times the median norm."""
+    return (norms == 0) | (norms < below * norms.quantile(0.5))
+
+
 @dataclass(frozen=True)
 class FilterTable:
     """All spatial slices of some layers in one tensor.

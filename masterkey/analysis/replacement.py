@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MasterkeyError
-from ..shapes import shapes_of
+from ..shapes import near_dead, shapes_of
 from .families import FAMILIES, LABELS, THRESHOLD, classify
 
 Replacement = Literal["noise", "mean", "pixels"]
@@ -73,7 +73,7 @@ def census(layers: Mapping[str, Tensor], threshold: float = THRESHOLD) -> Census
     label = torch.cat([classify(each, threshold).label for each in planes.values()])
     family = torch.tensor([GROUPS.index(_family(name)) for name in LABELS])
     norms = [each.double().flatten(1).norm(dim=1) for each in planes.values()]
-    dead = torch.cat([(norm == 0) | (norm < DEAD * norm.quantile(0.5)) for norm in norms])
+    dead = torch.cat([near_dead(norm, DEAD) for norm in norms])
     kernel = torch.cat([torch.full((len(each),), max(each.shape[1:])) for each in planes.values()])
     group = torch.where(dead, GROUPS.index("dead"), family[label])
     return Census({name: len(each) for name, each in planes.items()}, kernel, label, group)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..shapes import FilterTable, Shapes
+from ..shapes import FilterTable, Shapes, near_dead
 from ..whole import as_seed, whole_number
 from .structure import CHUNK, is_random
 
@@ -75,7 +75,7 @@ def prune(
     norms = torch.cat([part.double().flatten(1).norm(dim=1) for part in table.filters.split(CHUNK)])
     for number in range(len(table.names)):
         members = table.layer == number
-        verdict[members & ((norms == 0) | (norms < dead * norms[members].quantile(0.5)))] = DEAD
+        verdict[members.nonzero()[near_dead(norms[members], dead), 0]] = DEAD
     verdict[(verdict == KEPT) & (shapes.norm == 0)] = CONSTANT
     if random is not None:
         left = (verdict == KEPT).nonzero()[:, 0]
