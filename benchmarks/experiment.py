@@ -11,9 +11,9 @@ from typing import Any
 from masterkey.names import expanded
 
 from .config import BenchmarkError, DataConfig, RunConfig, run_config
+from .data_name import place_of_data, same_data
 from .experiment_file import (
     SIZES,
-    absolute,
     built_in_names,
     is_path,
     read_built_in,
@@ -184,7 +184,7 @@ class Experiment:
         self._check("target", [target for target in targets if target not in own], self.targets)
         self._check("model", models, self.models)
         kept = [arm for arm in self.arms if not arms or {str(arm["name"]), str(arm["name"]).split("/")[0]} & {*arms}]
-        places = {target: {"name": absolute(target, Path.cwd())} for target in own}
+        places = {target: {"name": place_of_data(target, Path.cwd())} for target in own}
         part = {
             "arms": kept,
             "targets": [*(target for target in self.targets if not targets or target in targets), *dict.fromkeys(own)],
@@ -301,13 +301,18 @@ class Experiment:
         if text != "selffer":
             source, _, other = text.removeprefix("scratch:").partition("@")
             own = self._data(target)[0]
-            if source and self._data(source)[0]["name"] != own["name"]:
+            if source and not same_data(self._data(source)[0]["name"], own["name"]):
                 part = "test"
             else:
                 split = {key: own.get(key, getattr(DataConfig, key)) for key in ("validation", "split_seed")}
             target, model = source or target, other or model
             seed = int(self.raw.get("source_seed", seed))
         return self._run(model, target, {"name": "scratch"}, seed, self.lrs_for(target)[0], stage, part, split)
+
+    def is_same_data(self, one: str, other: str) -> bool:
+        """Whether two keys mean the same classes of the same data set, whatever the size of the pictures."""
+        (first, _), (second, _) = self._data(one), self._data(other)
+        return one == other or (first.get("view") == second.get("view") and same_data(first["name"], second["name"]))
 
     def _data(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
         own = dict(self.raw.get("data", {}).get(key, {}))

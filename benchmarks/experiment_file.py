@@ -12,6 +12,7 @@ from typing import Any
 
 from masterkey.names import expanded
 
+from .data_name import place_of_data
 from .errors import BenchmarkError
 from .typed import near
 
@@ -215,7 +216,7 @@ def _placed(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = raw.setdefault("data", {})
     for key in {*raw["targets"], *data, *_sources(raw["arms"])}:
         named = data.get(key, {}).get("name", key)
-        if named != (place := absolute(str(named), folder)):
+        if named != (place := place_of_data(str(named), folder)):
             data[key] = {**data.get(key, {}), "name": place}
     for arm in raw["arms"]:
         for table, key in ((arm, "bank"), (arm.get("vary", {}), "bank")):

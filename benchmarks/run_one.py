@@ -168,7 +168,7 @@ def _follow(setup: Setup, group: Group) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do the runs; 1 if one failed, or what was asked for cannot be done."""
     options = _parser().parse_intermixed_args(arguments)
-    first = os.environ.get("RANK", "0") == "0"
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # on its machine, which may lack what the others have
     try:
         store = default_store() if options.results is None else ResultStore(options.results.expanduser())
         for name in ("threads", "batch_size"):

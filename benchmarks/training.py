@@ -244,7 +244,10 @@ class _Run:
         done = self.epoch + 1
         if done % self.config.val_interval == 0 or done == self.config.epochs:
             self.judged = self._judge()
-            loss, top1 = self.judged.loss, self.judged.top1
+            top1, is_finite = self.judged.top1, math.isfinite(self.judged.loss)
+            if not is_finite and done == self.config.epochs:
+                raise DivergedError(f"the loss is {self.judged.loss} on the pictures judged on; a lower lr may help")
+            loss = self.judged.loss if is_finite else None  # a network may come back from it
         self.curve.append(Epoch(self.epoch, train_loss, loss, top1, lr))
         self.epoch, self.step = self.epoch + 1, 0
         self.seconds.append(0.0)
@@ -288,6 +291,7 @@ class _Run:
 
     def _restore(self) -> None:
         state = None if self.checkpoint is None else load_checkpoint(self.checkpoint, self.description)
+        self._require_together(0 if state is None else state["epoch"] * self.steps_per_epoch + state["step"])
         if state is None:
             return
         if state["frozen"]:
@@ -304,6 +308,16 @@ class _Run:
         # a GPU's memory and a CPU's are not the same figure
         is_same = state.get("device", "cpu") == self.group.device.type
         self.earlier_peak = state.get("peak_memory", 0) if is_same else 0
+
+    def _require_together(self, step: int) -> None:
+        """Refuse to train on from different steps: each process reads the checkpoint for itself."""
+        steps = torch.zeros(self.group.size, dtype=torch.long, device=self.group.device)
+        steps[self.group.rank] = step
+        if len(set(self.group.sum(steps).tolist())) > 1:
+            raise BenchmarkError(
+                f"the processes of this run go on from different steps, {', '.join(map(str, steps.tolist()))}: all of "
+                "them must see one folder of results"
+            )
 
     def _peak_memory(self) -> int:
         """Bytes, over all starts."""

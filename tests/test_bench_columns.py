@@ -12,7 +12,8 @@ from masterkey.benchmarks.config import ArmConfig, BenchmarkError, DataConfig, R
 from masterkey.benchmarks.data import load_data
 from masterkey.benchmarks.data.catalogue import CATALOGUE, DATA_VARIABLE, HubSet
 from masterkey.benchmarks.experiment import load_experiment
-from masterkey.benchmarks.own_data import check_folders
+from masterkey.benchmarks.own_data import check_folders, check_pictures
+from masterkey.benchmarks.store import ResultStore
 
 datasets = pytest.importorskip("datasets")
 
@@ -47,6 +48,13 @@ def test_a_known_set_with_other_labels_need_not_have_the_size_published(two_labe
     assert len(load_data(DataConfig("drawn", pixels=8), tmp_path / "cache").classes) == 4
     coarse = load_data(DataConfig("drawn", pixels=8, label="coarse"), tmp_path / "cache")
     assert coarse.classes == ("cold", "warm")
+
+
+def test_the_files_of_a_set_that_is_no_image_folder_are_not_said_to_be_passed_over(two_labels, tmp_path, monkeypatch):
+    monkeypatch.setenv("MASTERKEY_CACHE", str(tmp_path / "cache"))
+    experiment = load_experiment("own-pictures", "smoke").only(targets=[str(two_labels)], arms=["scratch"])
+    said = check_pictures(experiment, ResultStore(tmp_path / "results"))
+    assert not any("passed over" in remark for remark in said)
 
 
 def test_a_folder_of_pictures_has_no_columns(tmp_path):

@@ -125,6 +125,36 @@ def test_two_processes_learn_what_one_does(tmp_path, processes):
     assert float(two.norm()) == pytest.approx(float(one.norm()), rel=0.05)
 
 
+def fail_in_child(checkpoint, said, config, environment):
+    """As on a machine that does not see the others' folder of results: only the first finds the checkpoint."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    try:
+        train(model_without_drop_path(), tints(), config, seed=5, checkpoint=checkpoint)
+    except BenchmarkError as error:
+        said.write_text(str(error))
+
+
+def test_processes_that_would_go_on_from_different_steps_are_refused(tmp_path, processes):
+    config = replace(RICH, clip_grad=None)
+    train(model_without_drop_path(), tints(), config, seed=5, checkpoint=tmp_path / "run0.pt", checkpoint_every=0.0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    children = [
+        processes.Process(target=fail_in_child, args=(tmp_path / f"run{rank}.pt", tmp_path / f"said{rank}", config, of))
+        for rank, of in enumerate(ranks)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    for rank in range(2):
+        assert "go on from different steps" in (tmp_path / f"said{rank}").read_text()
+
+
 def test_a_batch_too_small_to_share_is_refused():
     with pytest.raises(BenchmarkError, match="4 processes cannot share batches of 7"):
         training_check(replace(PLAIN, batch_size=7), network(), 70, 4)

@@ -8,6 +8,7 @@ from sweep_files import make_pictures
 
 from masterkey import Bank
 from masterkey.benchmarks.config import BenchmarkError
+from masterkey.benchmarks.data_name import place_of_data, same_data
 from masterkey.benchmarks.experiment import experiment_names, load_experiment
 from masterkey.benchmarks.experiment_file import read_built_in
 from masterkey.benchmarks.own_banks import check_names
@@ -242,6 +243,61 @@ def test_what_is_odd_about_pictures_is_said_once_before_the_first_run(mine, cli,
     ]
     code, said = cli(*command, "--only", "scratch", "--only", "random")
     assert code == 0 and said.count("are passed over") == said.count("no picture to judge on") == 1
+
+
+def test_what_was_left_out_once_has_to_be_left_out_of_the_rest(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    (mine / "pictures" / "train" / "dark" / "0.png").write_bytes(b"no picture")
+    command = ("bench", "run", "own-pictures", "--size", "smoke", "--results", tmp_path / "r", "--only", "scratch")
+    assert cli(*command, "--target", "./pictures", "--seed", 0, "--skip-corrupt")[0] == 0
+    code, said = cli(*command, "--target", "./pictures", "--seed", 0, "--seed", 1)
+    assert code == 1 and len(said.splitlines()) == 1 and "--skip-corrupt" in said
+    assert ResultStore(tmp_path / "r").failed_ids() == []
+
+
+def test_a_link_to_nothing_is_one_sentence(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    (mine / "pictures" / "train" / "dark" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    code, said = cli("bench", "run", "own-pictures", "--size", "smoke", "--target", "./pictures")
+    assert code == 1 and len(said.splitlines()) == 1 and "gone.png cannot be read (No such file" in said
+
+
+def test_one_folder_has_one_name(mine, tmp_path, monkeypatch):
+    """Else its results are not found again, and a source may learn from what a choice is judged on."""
+    monkeypatch.chdir(mine)
+    (mine / "sets").mkdir()
+    (mine / "pictures").rename(mine / "sets" / "mine")
+    (mine / "link").symlink_to(mine / "sets" / "mine")
+    whole = str(mine / "sets" / "mine")
+    for name in ("sets/mine", "sets/mine/", "./sets/mine", whole, f"{whole}/", "./sets/../link"):
+        assert place_of_data(name, mine) == whole
+    assert place_of_data("org/name", mine) == "org/name" and place_of_data("pets", mine) == "pets"
+    monkeypatch.setenv("MASTERKEY_DATA", str(mine / "sets"))
+    assert same_data("mine", whole) and not same_data("mine", str(mine)) and not same_data("mine", "org/mine")
+
+    text = MINE.replace('"./pictures"', f'"{whole}/"').replace('"scratch:./pictures/../pictures"', '"scratch:again"')
+    (mine / "mine.toml").write_text(
+        text.replace("lrs = [1e-3]", "lrs = [1e-3, 2e-3]") + 'data.again = { name = "mine" }\n'
+    )
+    experiment = load_experiment(str(mine / "mine.toml"), "small").only(arms=["other"])
+    (source, _), *_ = (
+        (run.needs[0].config.data, run) for run in experiment.plan(ResultStore(tmp_path / "r")) if run.needs
+    )
+    assert source.evaluate == "validation"  # as its taker
+    assert experiment.is_same_data("again", "mine")
+
+
+def test_a_bank_for_certain_networks_alone_is_gone_on_with(mine, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    chosen = '{ name = "bank", bank = "scale-space-8", steps = [["select", { kernel = 3 }]] }'
+    text = MINE.replace('{ name = "bank", bank = "scale-space-8" }', chosen).replace(
+        'name = "convnext_atto", kwargs = { depths = [1, 1, 1, 1], dims = [8, 8, 8, 8] }',
+        'name = "mobilenetv3_small_050"',
+    )
+    (mine / "mine.toml").write_text(text)
+    command = ("bench", "run", "mine.toml", "--size", "small", "--results", tmp_path / "r", "--only", "bank")
+    assert cli(*command, "--seed", 0)[1].endswith("1 done\n")
+    assert cli(*command, "--seed", 0)[1].endswith("1 already there\n")
 
 
 def test_a_folder_here_is_named_with_its_dot(mine, cli, tmp_path, monkeypatch):

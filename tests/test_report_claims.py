@@ -129,6 +129,24 @@ def test_arms_of_another_kind_are_judged_apart(store):
         assert (verdict.outcome, verdict.gains, verdict.apart) == ("gain", ("bank",), ("pointwise",))
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"bank": "scale-space-8", "inject": {"layers": 3}},
+        {"bank": "scale-space-8", "inject": {"freeze": False}},
+        {"bank": "scale-space-8", "bias": False},
+    ],
+)
+def test_arms_whose_noise_freezes_something_else_are_judged_apart(store, other):
+    """That frozen noise in all layers is worse may be the freezing's, where the arm freezes three or none."""
+    arms = (SCRATCH, RANDOM, BANK, {"name": "other", **other})
+    for figures in ([50.0, 61.0, 72.0], [12.0, 23.0, 33.0]):
+        verdict = judge(three_seeds(store, arms, other=figures).results, *PLACE)
+        assert (verdict.outcome, verdict.gains, verdict.apart) == ("gain", ("bank",), ("other",))
+    alone = three_seeds(ResultStore(store.root / "alone"), (SCRATCH, RANDOM, arms[-1]), other=[50.0, 61.0, 72.0])
+    assert judge(alone.results, *PLACE).refusal == "random freezes something else than other"
+
+
 def test_arms_that_saw_other_pictures_are_not_compared(store):
     section = three_seeds(store)
     what = section.results.experiment
@@ -137,6 +155,18 @@ def test_arms_that_saw_other_pictures_are_not_compared(store):
             write_run(run, store, 40.0, 1.0, data_sha256="1" * 64)
     refusal = "the arms did not all learn from and judge on the same pictures"
     assert judge(make_section(what, store, None).results, *PLACE).refusal == refusal
+
+
+def test_runs_on_other_numbers_of_threads_are_said_to_round_otherwise(store):
+    section = three_seeds(store)
+    assert "round differently" not in section.tables["arms"].note
+    what = section.results.experiment
+    for run in what.plan(store):
+        if run.arm == "bank":
+            result = store.read(run.config.id)
+            store.run_path(run.config.id).unlink()
+            store.write(run.config, result["metrics"], {**result["machine"], "threads": 8})
+    assert "8 threads" in make_section(what, store, None).tables["arms"].note
 
 
 @pytest.mark.parametrize("stalled", ["scratch", "random", "bank"])
@@ -176,7 +206,8 @@ def test_an_arm_with_a_recipe_of_its_own_neither_gains_nor_stops_the_others(stor
     assert (verdict.outcome, verdict.best, verdict.gains, verdict.apart) == ("gain", "bank", ("bank",), ("longer",))
     said = " ".join(map(plain_text, section.sentences))
     assert (
-        "not like the controls in training or kind, so not judged: longer." in said and "above all of these" not in said
+        "not like the controls in training, kind or what is frozen, so not judged: longer." in said
+        and "above all of these" not in said
     )
 
 

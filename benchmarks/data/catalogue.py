@@ -9,6 +9,7 @@ from pathlib import Path
 from masterkey.names import expanded
 
 from ..config import BenchmarkError
+from ..data_name import plain
 
 DATA_VARIABLE = "MASTERKEY_DATA"
 
@@ -78,10 +79,10 @@ def resolve(name: str) -> Path | HubSet:
         raise BenchmarkError(f"{name!r:.200} is no data folder: it is a file, or does not exist")
     here = _folders_here()
     for folder in here:
-        if _plain(folder.name) == _plain(name):
+        if plain(folder.name) == plain(name):
             return folder
     for known, hub_set in CATALOGUE.items():
-        if _plain(known) == _plain(name):
+        if plain(known) == plain(name):
             return hub_set
     if _REPO.fullmatch(name):
         return HubSet(name)
@@ -104,7 +105,3 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # too long for a path: then it is none
         return False
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "-")

@@ -94,10 +94,16 @@ def stat_fingerprint(folder: Path, files: Iterable[Path]) -> str:
     """Return a hash of the paths, sizes and times of ``files``, and of where the folder lies.
 
     An archive gives files of two folders the same times, and pictures of like shape have the same sizes.
+
+    Raises:
+        BenchmarkError: one of them is not there.
     """
     digest = hashlib.sha256(f"{folder.resolve()}\0".encode(errors="surrogateescape"))
     for path in files:
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except OSError as error:  # a link to nothing, as other tools leave where their files are elsewhere
+            raise BenchmarkError(f"{path} cannot be read ({error.strerror}); bring it back or remove it") from error
         line = f"{path.relative_to(folder).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -189,17 +189,22 @@ class Results:
 
     def candidates(self, model: str, target: str) -> list[str]:
         """Return the arms with a bank that is neither a control nor learnt by the same network on the target."""
-        own = _own(model, target)
         return [
             cell.arm
             for cell in self.at(model, target).values()
-            if cell.bank is not None and cell.bank not in own and not self.is_control(model, target, cell.arm)
+            if cell.bank is not None and not self._is_own(cell) and not self.is_control(model, target, cell.arm)
         ]
 
     def own_source(self, model: str, target: str) -> str | None:
         """Return the arm with the filters that the network learnt on the target itself: selffer, the diagonal."""
-        own = [cell.arm for cell in self.at(model, target).values() if cell.bank in _own(model, target)]
-        return own[0] if own else None
+        return next((cell.arm for cell in self.at(model, target).values() if self._is_own(cell)), None)
+
+    def _is_own(self, cell: Cell) -> bool:
+        """Whether an arm's filters were learnt by its own network on its own target."""
+        bank = cell.bank or ""
+        source, _, other = bank.removeprefix("scratch:").partition("@")
+        is_source = bank.startswith("scratch:") and (other or cell.model) == cell.model
+        return bank == SELFFER or (is_source and self.experiment.is_same_data(source or cell.target, cell.target))
 
 
 class _Remembering(ResultStore):
@@ -311,10 +316,6 @@ def _series(arm: str) -> str:
     return series if slash else ""
 
 
-def _own(model: str, target: str) -> tuple[str, ...]:
-    return (f"scratch:{target}", f"scratch:{target}@{model}", SELFFER)
-
-
 def describe_arm(arm: Mapping[str, Any]) -> str:
     """Say in a line what is done to the network before it is trained."""
     bank, inject = arm.get("bank"), dict(arm.get("inject", {}))
@@ -371,6 +372,7 @@ def _numerics(machine: Mapping[str, Any]) -> str:
         machine.get("device"),
         machine.get("instructions"),
         machine.get("bfloat16"),
+        None if machine.get("threads", 1) == 1 else f"{machine['threads']} threads",
         None if machine.get("processes", 1) == 1 else f"{machine['processes']} processes",
     )
     return ", ".join(str(part) for part in known if part not in (None, "cpu"))

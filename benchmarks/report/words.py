@@ -60,7 +60,9 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
     apart = tuple(
         arm
         for arm in finished
-        if _otherwise_trained(results, model, target, arm) or _is_of_another_kind(results, model, target, arm)
+        if _otherwise_trained(results, model, target, arm)
+        or _is_of_another_kind(results, model, target, arm)
+        or _otherwise_frozen(results, model, target, arm)
     )
     alike = [arm for arm in finished if arm not in apart]
     means = {arm: fmean(cells[arm].top1) for arm in alike or finished}
@@ -119,6 +121,8 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
         return "the arms did not all learn from and judge on the same pictures"
     if _is_of_another_kind(results, model, target, best):
         return f"the control {RANDOM} has filters of another kind than {label(best)}"
+    for each in _otherwise_frozen(results, model, target, best):
+        return f"{label(each)} freezes something else than {label(best)}"
     for each in _lacking(results, model, target, best):
         return f"{label(each)} lacks {len(cells[each].missing)} of its seeds"
     for each in _otherwise_trained(results, model, target, best):
@@ -149,6 +153,23 @@ def _is_of_another_kind(results: Results, model: str, target: str, arm: str) -> 
     cells, name = results.at(model, target), results.opposite(model, target, arm, RANDOM)
     kinds = {cells[each].about.get("kind", "depthwise") for each in (arm, name) if each is not None}
     return len(kinds) > 1
+
+
+def _otherwise_frozen(results: Results, model: str, target: str, arm: str) -> list[str]:
+    """Name the controls of noise that are in other layers than an arm's bank, or frozen where that never is.
+
+    What freezing does by itself they can only tell where they freeze the same.
+    """
+    cells = results.at(model, target)
+    names = [name for name in (RANDOM, *results.shapeless(model, target)) if name in results.controls(model, target)]
+    opposite = [results.opposite(model, target, arm, name) for name in names]
+    return [each for each in opposite if each is not None and _treatment(cells[each]) != _treatment(cells[arm])]
+
+
+def _treatment(cell: Cell) -> tuple[object, ...]:
+    inject = cell.about.get("inject", {})
+    is_ever_frozen = inject.get("freeze", True) or "freeze_epoch" in cell.about.get("train", {})
+    return inject.get("layers"), is_ever_frozen, cell.about.get("bias", True)
 
 
 def _is_comparable(results: Results, model: str, target: str, arm: str) -> bool:
@@ -253,7 +274,7 @@ def sentences(verdict: Verdict) -> list[Sentence]:
         "also above all of these": verdict.gains,
         "not told apart from a control": verdict.undecided,
         "below a control": verdict.losses,
-        "not like the controls in training or kind, so not judged": verdict.apart,
+        "not like the controls in training, kind or what is frozen, so not judged": verdict.apart,
     }
     said: list[Sentence] = [told]
     for what, arms in groups.items():
