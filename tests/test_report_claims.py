@@ -147,6 +147,28 @@ def test_arms_whose_noise_freezes_something_else_are_judged_apart(store, other):
     assert judge(alone.results, *PLACE).refusal == "random freezes something else than other"
 
 
+def test_all_layers_are_all_layers_however_it_is_said(store):
+    """``layers = 2`` of a network that has two is what plain random fills."""
+    arms = (SCRATCH, RANDOM, {"name": "two", "bank": "scale-space-8", "inject": {"layers": 2}})
+    what = three_seeds(store, arms, two=[17.0, 28.0, 39.0]).results.experiment
+    assert judge(make_section(what, store, None).results, *PLACE).refusal == "random freezes something else than two"
+    row = {
+        "filters": 1,
+        "fitted": None,
+        "kernel": [7, 7],
+        "reason": None,
+        "replaced": True,
+        "sources": [],
+        "wrapped": False,
+    }
+    report = {"bank": "b", "frozen": True, "kind": "depthwise", "order": "forward", "policy": "stack"}
+    report |= {"trainable_before": 1, "trainable_after": 1, "rows": [{**row, "layer": name} for name in ("a", "b")]}
+    for run in what.plan(store):
+        top1 = store.read(run.config.id)["metrics"]["top1"]
+        write_run(run, store, top1, 1.0, injection=None if run.arm == "scratch" else report)
+    assert judge(make_section(what, store, None).results, *PLACE).gains == ("two",)
+
+
 def test_arms_that_saw_other_pictures_are_not_compared(store):
     section = three_seeds(store)
     what = section.results.experiment

@@ -27,7 +27,8 @@ class Run:
     machine had when it ended (of 1, 5 and 15 minutes), None if it was not recorded; ``cores`` are the machine's.
     ``pictures`` is the hash of what was learnt from and judged on, ``bank`` that of the filters, None without any.
     ``numerics`` says what decides how its numbers are rounded. ``has_stalled``: it did not learn (see ``stalled``);
-    ``source_has_stalled``: nor did a run whose filters or weights it takes.
+    ``source_has_stalled``: nor did a run whose filters or weights it takes. ``filled`` names the layers that a bank
+    went into, None where none did.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Run:
     cores: int | None = None
     has_stalled: bool = False
     source_has_stalled: bool = False
+    filled: tuple[str, ...] | None = None
 
     @property
     def is_crowded(self) -> bool:
@@ -82,6 +84,19 @@ class Cell:
     def stalled(self) -> int:
         """How many of the runs did not learn."""
         return sum(run.has_stalled for run in self.runs.values())
+
+    def freezes_as(self, other: "Cell") -> bool:
+        """Whether two arms freeze the same: the layers, as runs tell or else the experiment; ever at all; biases."""
+        both = (self, other)
+        layers: list[Any] = [next((run.filled for run in cell.runs.values()), None) for cell in both]
+        if None in layers:
+            layers = [cell.about.get("inject", {}).get("layers") for cell in both]
+        return layers[0] == layers[1] and self._freezing == other._freezing
+
+    @property
+    def _freezing(self) -> tuple[bool, bool]:
+        is_ever = self.is_frozen or "freeze_epoch" in self.about.get("train", {})
+        return is_ever, bool(self.about.get("bias", True))
 
     @property
     def source_has_stalled(self) -> bool:
@@ -362,7 +377,12 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         cores=machine.get("cores"),
         has_stalled=run_has_stalled(result),
         source_has_stalled=any(run_has_stalled(source) for source in sources if source is not None),
+        filled=_filled(metrics["injection"]),
     )
+
+
+def _filled(injection: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    return None if injection is None else tuple(row["layer"] for row in injection["rows"] if row["replaced"])
 
 
 def _numerics(machine: Mapping[str, Any]) -> str:

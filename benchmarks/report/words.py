@@ -163,13 +163,7 @@ def _otherwise_frozen(results: Results, model: str, target: str, arm: str) -> li
     cells = results.at(model, target)
     names = [name for name in (RANDOM, *results.shapeless(model, target)) if name in results.controls(model, target)]
     opposite = [results.opposite(model, target, arm, name) for name in names]
-    return [each for each in opposite if each is not None and _treatment(cells[each]) != _treatment(cells[arm])]
-
-
-def _treatment(cell: Cell) -> tuple[object, ...]:
-    inject = cell.about.get("inject", {})
-    is_ever_frozen = inject.get("freeze", True) or "freeze_epoch" in cell.about.get("train", {})
-    return inject.get("layers"), is_ever_frozen, cell.about.get("bias", True)
+    return [each for each in opposite if each is not None and not cells[each].freezes_as(cells[arm])]
 
 
 def _is_comparable(results: Results, model: str, target: str, arm: str) -> bool:
