@@ -80,7 +80,7 @@ def passed_over(folder: Path) -> list[str]:
         if path.suffix.lower() not in _SUFFIXES and path.name.lower() not in _BROWSERS
     ]
     loose = [path for path in beside if path.is_file() and not path.name.startswith(".")]
-    return sorted(_name(folder, [path], 0) for path in (*loose, *within))
+    return sorted(_relative(folder, path) for path in (*loose, *within))
 
 
 def _refuse_unknown_parts(folder: Path, train: Mapping[str, object]) -> None:
@@ -140,5 +140,9 @@ def _bytes(paths: list[Path], index: int) -> bytes:
 
 
 def _name(folder: Path, paths: list[Path], index: int) -> str:
-    name = paths[index].relative_to(folder).as_posix()
+    return _relative(folder, paths[index])
+
+
+def _relative(folder: Path, path: Path) -> str:
+    name = path.relative_to(folder).as_posix()
     return name.encode(errors="surrogateescape").decode(errors="replace")  # names need not be text

@@ -161,8 +161,7 @@ def _otherwise_frozen(results: Results, model: str, target: str, arm: str) -> li
     What freezing does by itself they can only tell where they freeze the same.
     """
     cells = results.at(model, target)
-    names = [name for name in (RANDOM, *results.shapeless(model, target)) if name in results.controls(model, target)]
-    opposite = [results.opposite(model, target, arm, name) for name in names]
+    opposite = [results.opposite(model, target, arm, name) for name in (RANDOM, *results.shapeless(model, target))]
     return [each for each in opposite if each is not None and not cells[each].freezes_as(cells[arm])]
 
 
