@@ -102,13 +102,15 @@ def test_a_sweep_that_is_killed_goes_on(pictures, tmp_path, unbroken):
     print("seed", seed)
 
     def command(root: Path) -> list[str]:
-        sweep = ["bench", "run", "tiny", "--size", "smoke", "--results", str(root), "--jobs", "2"]
+        sweep = ["bench", "run", "tiny", "--size", "smoke", "--seed", "0", "--results", str(root), "--jobs", "2"]
         return [sys.executable, str(SCRIPT), str(pictures), *sweep, "--checkpoint-every", "0.05"]
 
     start = time.monotonic()
     subprocess.run(command(tmp_path / "timed"), check=True, capture_output=True)
     seconds = time.monotonic() - start
-    outcome = kill_sweeps(command, unbroken, tmp_path, kills=4, seed=seed, seconds=seconds)
+    expected = metrics_of(ResultStore(tmp_path / "timed"))
+    assert len(expected) > 4 and expected.items() <= unbroken.items()
+    outcome = kill_sweeps(command, expected, tmp_path, kills=4, seed=seed, seconds=seconds)
     assert outcome.kills == 4
     assert outcome.completed >= 1
 
