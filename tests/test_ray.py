@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,13 @@ def titled(pid: int, start: str) -> set[int]:
     return {child for child, title in children(pid).items() if title.startswith(start)}
 
 
+def send(what: signal.Signals, pids: Iterable[int]) -> None:
+    """Signal processes, of which some may have ended by themselves."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, what)
+
+
 class Axe(threading.Thread):
     """Kills a node while it is at a run, once the sweep has ended a few.
 
@@ -84,17 +93,15 @@ class Axe(threading.Thread):
             while self.ended is None:
                 ended = len(self.store.run_ids())
                 if ended >= self.after:
-                    for pid in titled(self.other, "ray::") - stopped:
-                        os.kill(pid, signal.SIGSTOP)
-                        stopped.add(pid)
+                    working = titled(self.other, "ray::") - stopped
+                    send(signal.SIGSTOP, working)
+                    stopped |= working
                     if titled(self.raylet, "ray::_compute"):
-                        for pid in (self.raylet, *children(self.raylet)):
-                            os.kill(pid, signal.SIGKILL)
+                        send(signal.SIGKILL, (self.raylet, *children(self.raylet)))
                         self.ended = ended
                 time.sleep(0.05)
         finally:
-            for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
+            send(signal.SIGCONT, stopped)
 
 
 def test_a_node_is_lost_half_way(cluster, experiment, tmp_path):
