@@ -1,4 +1,4 @@
-"""The reports of the experiments that were run here, kept beside the results: one page, Markdown of each, an index.
+"""The reports of the experiments that were run here, kept beside the results: a page, Markdown of each, an index.
 
 python -m masterkey.benchmarks.pages            # writes them
 python -m masterkey.benchmarks.pages --check    # says whether they are those of the runs
@@ -18,15 +18,26 @@ from .report import PAGE
 from .report.markdown import write_markdown
 from .report.page import write_page
 from .report.section import Section, make_section, plain_text
+from .report.strip import strip
 from .store import ResultStore, default_store
 
 SIZE = "small"
 INDEX = "README.md"
+PICTURE, PICTURED = "flowers17-128px.svg", "arms"  # README's picture, and the experiment that it is of
+PICTURE_TITLE = "ConvNeXt-Atto on Flowers-17 at 128 pixels, test part, top-1"
+_PLACE = ("convnext_atto-ls1", "flowers17-128px")
+_NAMES = {  # of arms, where theirs say too little
+    "random-8": "eight random filters",
+    "shuffled-pixels": "scale-space-8, pixels shuffled",
+    "bank-pixels": "MCUNet's, pixels shuffled",
+    "bank": "MCUNet's filters",
+    "published-8": "the eight published keys",
+}
 _ENOUGH = 20  # runs; fewer are enough if they are half of an experiment's
 
 
 def make_pages(store: ResultStore, size: str = SIZE) -> dict[str, bytes]:
-    """Return files by name: Markdown for each experiment that has enough of its runs, a page of all, and an index.
+    """Return files by name: Markdown of each experiment that has enough runs, a page of all, an index, and a picture.
 
     The same results give the same bytes.
 
@@ -39,6 +50,9 @@ def make_pages(store: ResultStore, size: str = SIZE) -> dict[str, bytes]:
     sections = [make_section(load_experiment(each.name, size), store, None) for each in shown]
     files = {INDEX: _index(shown, sections, [each for each in listed if each not in shown], size)}
     files |= {f"{section.experiment.name}.md": write_markdown([section]) for section in sections}
+    for section in sections:
+        if section.experiment.name == PICTURED:
+            files[PICTURE] = strip(section.results, *_PLACE, PICTURE_TITLE, _NAMES)
     return {**files, PAGE: write_page(sections)} if sections else files
 
 
@@ -54,6 +68,8 @@ def _index(shown: list[Listed], sections: list[Section], begun: list[Listed], si
         lines += [f"## [{each.title}]({each.name}.md)", ""]
         lines += [f"`{each.name}`, {_count(each, size)}, {section.results.part} part.", ""]
         lines += [f"- {plain_text(sentence)}" for sentence in section.sentences]
+        if each.name == PICTURED:
+            lines += ["", f"![{PICTURE_TITLE}]({PICTURE})"]
         lines += [""]
     if begun:
         lines += ["## Begun", "", f"Fewer than half of their runs are finished, and fewer than {_ENOUGH}:", ""]
@@ -69,7 +85,7 @@ def _count(listed: Listed, size: str) -> str:
 
 def pages_of(folder: Path) -> dict[str, bytes]:
     """Return what lies in a folder of what :func:`make_pages` may have made."""
-    names = [INDEX, PAGE, *(f"{name}.md" for name in experiment_names())]
+    names = [INDEX, PAGE, PICTURE, *(f"{name}.md" for name in experiment_names())]
     return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
 
 

@@ -16,7 +16,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 def write_page(sections: Sequence[Section]) -> bytes:
     """Return the page with the report of several experiments."""
-    style = (files(__package__) / "page.css").read_text(encoding="utf-8")
+    style = "".join((files(__package__) / name).read_text(encoding="utf-8") for name in ("figure.css", "page.css"))
     title = sections[0].experiment.title if len(sections) == 1 else "What the banks are worth"
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -129,6 +129,12 @@ class Canvas:
         box = f"0 0 {_n(self.width)} {_n(self.height)}"
         return f'<svg viewBox="{box}" role="img" aria-label="{escape(self.label)}">{"".join(self.parts)}</svg>'
 
+    def render_file(self, style: str) -> bytes:
+        """Return an SVG file of its own, with its style sheet inside."""
+        size = f'xmlns="http://www.w3.org/2000/svg" width="{_n(self.width)}" height="{_n(self.height)}"'
+        head, rest = self.render().split(">", 1)
+        return f"{head} {size}><style>\n{style}</style>{rest}\n".encode()
+
 
 def _n(value: float) -> str:
     """Round to a tenth of a pixel, so that the last bit of a computation cannot change the bytes."""
