@@ -88,7 +88,7 @@ class Report:
         # the order decides which layer takes what, and a network that could not be followed has only that of its code
         order = "" if self.order == "forward" else f"; layers in order of {self.order}"
         return (
-            f"{self.bank}: {count:,} {self.kind} filters put into {len(self.replaced)} of {len(self.rows)} "
+            f"{self.bank}: {count:,} {self.kind} filters in {len(self.replaced)} of {len(self.rows)} "
             f"layers, {state}; trainable weights {self.trainable_before:,} -> {self.trainable_after:,}{order}"
         )
 
