@@ -239,6 +239,13 @@ def test_features_by_fx() -> None:
     assert [tuple(each.shape) for each in by_fx(pictures())] == [tuple(each.shape) for each in plain(pictures())]
 
 
+@pytest.mark.parametrize("name", ["hornet_tiny_7x7", "hornet_tiny_gf"])
+def test_scripted(name: str) -> None:
+    model = narrow(name).eval()
+    with torch.inference_mode():
+        assert torch.equal(torch.jit.script(model)(pictures()), model(pictures()))
+
+
 def test_features_of_the_first_stages_leave_the_rest_out() -> None:
     backbone = narrow(features_only=True, out_indices=(0, 1))
     assert [each.shape[1] for each in backbone(pictures())] == [8, 16]

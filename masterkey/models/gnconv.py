@@ -29,14 +29,15 @@ class RecursiveGatedConv(nn.Module):
         self.widths = [dim // 2 ** (order - 1 - k) for k in range(order)]
         total = sum(self.widths)
         self.proj_in = nn.Conv2d(dim, self.widths[0] + total, 1)  # 2 * dim, whatever the order
-        self.dwconv: nn.Module
+        dwconv: nn.Module
         if filter_size is None:
-            self.dwconv = nn.Conv2d(total, total, 7, padding=3, groups=total)
+            dwconv = nn.Conv2d(total, total, 7, padding=3, groups=total)
             # read by masterkey.depthwise: what is seen of these filters is a third of them. A global-local filter
             # has a norm between its convolution and the scale, so there no constant factor is seen.
-            self.dwconv.output_factor = scale  # type: ignore[assignment]
+            dwconv.output_factor = scale  # type: ignore[assignment]
         else:
-            self.dwconv = GlobalLocalFilter(total, filter_size)
+            dwconv = GlobalLocalFilter(total, filter_size)
+        self.dwconv = dwconv
         self.proj_out = nn.Conv2d(dim, dim, 1)
         self.pws = nn.ModuleList(nn.Conv2d(width, 2 * width, 1) for width in self.widths[:-1])
 

@@ -15,12 +15,14 @@ by ``load_state_dict``, by timm's ``checkpoint_path=`` or by ``pretrained_cfg_ov
     stages.i.j.norm2, .gamma2      second half: norm, layer scale, and pwconv1, pwconv2
     norm, head                     after the pooling: norm, classifier
 
-The released files wrap them in ``{"model": …}``, which ``checkpoint_filter_fn`` and timm's file reader unwrap.
+The released files wrap them in ``{"model": …}``, which ``checkpoint_filter_fn`` and timm's file reader unwrap. Global
+filters of another picture size load by ``pretrained_cfg_overlay`` alone, since ``checkpoint_filter_fn`` resamples them.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import LayerNorm2d, SelectAdaptivePool2d
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
@@ -73,7 +75,9 @@ class HorNet(nn.Module):
         self.in_chans = in_chans
         self.num_features = self.head_hidden_size = dims[-1]
         self.grad_checkpointing = False
-        self.feature_info: list[dict[str, Any]] = []
+        self.feature_info = [
+            {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(dims)
+        ]
 
         self.downsample_layers = nn.ModuleList()
         self.stages = nn.ModuleList()
@@ -92,7 +96,6 @@ class HorNet(nn.Module):
                 blocks.append(Block(dim, gnconv, ls_init_value, drop_path_rate * block / last_block))
                 block += 1
             self.stages.append(nn.Sequential(*blocks))
-            self.feature_info.append({"num_chs": dim, "reduction": reduction, "module": f"stages.{i}"})
 
         self._set_pool(global_pool)
         self.norm = LayerNorm2d(self.num_features, eps=1e-6)
@@ -144,11 +147,6 @@ class HorNet(nn.Module):
         _init_weights(self.head)
         self.train(self.training)
 
-    def _stage(self, i: int, x: Tensor) -> Tensor:
-        x = self.downsample_layers[i](x)
-        x = checkpoint_seq(self.stages[i], x) if self.grad_checkpointing else self.stages[i](x)
-        return x
-
     def forward_intermediates(
         self,
         x: Tensor,
@@ -176,7 +174,8 @@ class HorNet(nn.Module):
         wanted, last = feature_take_indices(len(self.stages), indices)
         intermediates = []
         for i in range(last + 1 if stop_early else len(self.stages)):
-            x = self._stage(i, x)
+            x = self.downsample_layers[i](x)
+            x = checkpoint_seq(self.stages[i], x) if self.grad_checkpointing else self.stages[i](x)
             if i in wanted:
                 intermediates.append(x)
         return intermediates if intermediates_only else (x, intermediates)
@@ -198,8 +197,13 @@ class HorNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(n, in_chans, h, w) -> (n, num_features, h / 32, w / 32)."""
-        for i in range(len(self.stages)):
-            x = self._stage(i, x)
+        # TorchScript, which timm's networks know, compiles neither zip's strict nor checkpoints
+        for downsample, stage in zip(self.downsample_layers, self.stages):  # noqa: B905
+            x = downsample(x)
+            if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+                x = checkpoint_seq(stage, x)
+            else:
+                x = stage(x)
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
