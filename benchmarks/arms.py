@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,6 +21,8 @@ from .config import ArmConfig, BenchmarkError, RunConfig
 from .store import WEIGHTS_NAME, ResultStore
 from .weight_selection import select_weights
 
+# of a report: what the run's configuration says, so that metrics are the bytes that they were before reports said it too
+_CONFIGURED = ("kernel", "scale", "seed", "layers", "steps", "sha256")
 _SMALL = 0.1  # of what the network draws its depthwise filters with
 
 
@@ -82,7 +85,7 @@ def apply_arm(model: nn.Module, config: RunConfig, store: ResultStore) -> Arm:
         raise BenchmarkError(f"arm {arm.name}: {error}") from error
     if not arm.bias:
         _freeze_biases(model)
-    injection = report.to_dict()
+    injection = {key: value for key, value in report.to_dict().items() if key not in _CONFIGURED}
     for row in injection["rows"]:
         row["sources"] = list(row["sources"])
     return Arm(model, injection, _sha256(bank, model))
@@ -118,7 +121,7 @@ def trained_network(run_id: str, store: ResultStore) -> nn.Module:
     """Build the network that a run from scratch ended with.
 
     Raises:
-        BenchmarkError: the run has not been done, or its weights are not here (they are not committed).
+        BenchmarkError: the run has not been done, or its weights are not here (they are not committed), or damaged.
     """
     result = store.read(run_id)
     weights = store.kept_path(run_id) / WEIGHTS_NAME
@@ -127,7 +130,12 @@ def trained_network(run_id: str, store: ResultStore) -> nn.Module:
         raise BenchmarkError(f"run {run_id}, whose filters are wanted, {what}")
     metrics = result["metrics"]
     model = build_timm(metrics["config"]["model"], num_classes=metrics["classes"], **metrics["config"]["model_kwargs"])
-    model.load_state_dict(load_file(weights))
+    try:
+        model.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:  # the latter: tensors of another network
+        raise BenchmarkError(
+            f"{weights} is damaged; remove it, and run {run_id} is trained again when it is needed"
+        ) from error
     return model
 
 

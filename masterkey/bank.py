@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,20 @@ class Bank:
         from .extract import from_model, from_timm
 
         return from_timm(model, kind, pretrained) if isinstance(model, str) else from_model(model, kind)
+
+    @staticmethod
+    def from_filters(filters: Any, kind: str = "depthwise", *, name: str, **about: Any) -> Bank:
+        """Make a bank of filters of one's own, a tensor or array (n, kh, kw); see ``extract.from_filters``."""
+        from .extract import from_filters
+
+        return from_filters(filters, kind, name=name, **about)
+
+    @staticmethod
+    def from_state_dict(state: Mapping[str, Tensor], kind: str = "depthwise", *, name: str, **about: Any) -> Bank:
+        """Take the filters out of a state dict; see ``masterkey.extract.from_state_dict``."""
+        from .extract import from_state_dict
+
+        return from_state_dict(state, kind, name=name, **about)
 
     @staticmethod
     def from_checkpoint(path_or_url: str | Path, kind: str = "depthwise", **about: Any) -> Bank:
@@ -266,9 +281,11 @@ class Bank:
         """Drop the near-dead filters: those whose L2 norm is under ``below`` times their layer's median norm.
 
         Raises:
-            PlanError: no filter is left.
+            PlanError: no filter is left, or ``below`` is no share from 0 on.
         """
         below, kept = float(below), {}
+        if not 0 <= below < math.inf:
+            raise PlanError(f"filters are pruned below a share of the median norm, from 0 on, not {below}")
         for name, tensor in self.layers.items():
             norms = tensor.double().flatten(1).norm(dim=1)
             kept[name] = ~near_dead(norms, below)
@@ -418,15 +435,17 @@ class Bank:
         return push_files(self, bank_files(self, where=repo_id), repo_id, private, token, create_pr, allow_degenerate)
 
 
-def join(banks: Sequence[Bank]) -> Bank:
-    """Stack banks one after the other; part i's layers are named ``i/<name>``.
+def join(banks: Sequence[Bank | str | Path]) -> Bank:
+    """Stack banks, or what ``Bank.from_pretrained`` takes, one after the other; part i's layers are named ``i/<name>``.
 
     The result's licence names every part's: what cannot be told of one part is "unknown" for the whole. With a computed
     bank among them the result is computed, too (``masterkey.late``).
 
     Raises:
         PlanError: no bank, or banks of different kinds.
+        UnknownNameError, BankFormatError, CheckpointError, HubError: a bank cannot be loaded.
     """
+    banks = [bank if isinstance(bank, Bank) else Bank.from_pretrained(bank) for bank in banks]
     kinds = sorted({bank.kind for bank in banks})
     if len(kinds) != 1:
         raise PlanError(f"only banks of one kind can be joined, not {' and '.join(kinds) or 'nothing'}")
@@ -457,8 +476,8 @@ def join(banks: Sequence[Bank]) -> Bank:
 
 
 def _joint_licence(licences: Sequence[str | None]) -> str | None:
-    distinct = sorted({part for licence in licences for part in (licence or "unknown").split(" AND ")})
-    return None if distinct == ["unknown"] else " AND ".join(distinct)
+    distinct = {part.lower(): part for licence in licences for part in (licence or "unknown").split(" AND ")}
+    return None if list(distinct) == ["unknown"] else " AND ".join(sorted(distinct.values()))
 
 
 def _provenance(bank: Bank) -> dict[str, Any]:

@@ -31,6 +31,13 @@ _DATASETS = {
     "laion2b": "laion-2b",
     "laiona": "laion-aesthetics",
 }
+_NAMED = "a name that ends in weight, and a shape"
+_LOOKED_FOR = {
+    "depthwise": f"{_NAMED} (n > 1, 1, kh, kw) larger than 1x1",
+    "pointwise": f"{_NAMED} (n, c, 1, 1)",
+    "dense": f"{_NAMED} (n, c > 1, kh, kw) larger than 1x1",
+    "all": f"{_NAMED} (n, c, kh, kw)",
+}
 
 
 def from_model(
@@ -49,9 +56,12 @@ def from_model(
 
     Raises:
         NoTargetLayersError: it has no layer of that kind.
-        CheckpointError: it has no weights yet (it lives on the meta device).
+        CheckpointError: it is no network, or has no weights yet (it lives on the meta device).
         BankFormatError: a weight is NaN or infinite.
     """
+    if not isinstance(model, nn.Module):
+        hint = "; a state dict goes to Bank.from_state_dict" if isinstance(model, Mapping) else ""
+        raise CheckpointError(f"a network is wanted, or timm's name of one, not a {type(model).__name__}{hint}")
     model, _ = unwrapped(model)
     title = name or type(model).__name__
     return bank_of_layers(
@@ -162,6 +172,55 @@ def from_state_dict(state: Mapping[str, Any], kind: str = "depthwise", *, name: 
     return bank_of_checkpoint(checkpoint, kind, Source(kind="state-dict", id=name), name, name, **about)
 
 
+def from_filters(
+    filters: Any,
+    kind: str = "depthwise",
+    *,
+    name: str,
+    licence: str | None = None,
+    base_model: str | None = None,
+    datasets: str | Sequence[str] = (),
+) -> Bank:
+    """Make a bank of filters of one's own.
+
+    Args:
+        filters: a tensor or array (n, kh, kw) or (n, channels per group, kh, kw), or several by layer, in order.
+        kind: what the bank is of; depthwise filters have one channel.
+        name: the bank's name.
+        licence: of the filters; it travels with the bank.
+        base_model: the network that they belong to.
+        datasets: what they were trained on.
+
+    Raises:
+        CheckpointError: nothing, no tensor of real numbers of that shape, or a layer's name that no bank file can hold.
+        BankFormatError: a filter is NaN or infinite, or not of that kind.
+    """
+    _require_kind(kind)
+    given = filters if isinstance(filters, Mapping) else {"filters": filters}
+    layers = {str(key): _filters(str(key), _planes(str(key), value, name), name) for key, value in given.items()}
+    if not layers:
+        raise CheckpointError(f"{name}: no filters were given")
+    check_finite(layers, name)
+    described = tuple(Layer(key, (each.shape[2], each.shape[3]), len(each)) for key, each in layers.items())
+    source = Source(kind="filters", id=name)
+    about = {"licence": licence, "base_model": base_model, "datasets": names_of(datasets)}
+    return Bank(layers, Metadata(name, kind, source, described, "forward", **about))
+
+
+def _planes(layer: str, value: Any, where: str) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{where}: {layer} is no tensor and no array of numbers ({error})") from error
+    if tensor.ndim == 3:
+        tensor = tensor[:, None]
+    if tensor.ndim != 4:
+        raise CheckpointError(
+            f"{where}: {layer} has shape {list(tensor.shape)}; filters are (n, kh, kw) or (n, c, kh, kw)"
+        )
+    return tensor
+
+
 def from_checkpoint(
     path_or_url: str | Path,
     kind: str = "depthwise",
@@ -232,8 +291,7 @@ def from_checkpoint(
 
 def wanted_for(kind: str) -> Wanted:
     """Return the test, on name and shape alone, for a weight of ``kind``."""
-    if kind not in KINDS:
-        raise CheckpointError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    _require_kind(kind)
 
     def wanted(name: str, shape: tuple[int, ...]) -> bool:
         if len(shape) != 4 or not name.endswith("weight"):
@@ -244,6 +302,11 @@ def wanted_for(kind: str) -> Wanted:
         return kind == "all" or found[kind]
 
     return wanted
+
+
+def _require_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise CheckpointError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
 
 
 def bank_of_checkpoint(
@@ -264,7 +327,7 @@ def bank_of_checkpoint(
     """
     tensors = checkpoint.tensors
     if not tensors:
-        raise CheckpointError(f"{where} holds {checkpoint.total:,} tensors, but no {kind} filters")
+        raise CheckpointError(f"{where} holds {checkpoint.total:,} tensors, but no {kind} filters: {_LOOKED_FOR[kind]}")
     names = list(tensors) if checkpoint.ordered else sorted(tensors, key=_natural)
     layers = {key: _filters(key, tensors[key], where) for key in names}
     check_finite(layers, where)

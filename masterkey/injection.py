@@ -16,7 +16,7 @@ from .depthwise import Found, FoundLayer, require_layers
 from .errors import NotInjectedError, PlanError
 from .frozen import freeze_module, held_weight, is_frozen, require_freezable, thaw_module
 from .host import on_host
-from .mask import LayerMask
+from .mask import LayerMask, as_mask
 from .plan import Target, make_plan
 from .report import Report, ReportRow
 from .rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE, KernelRule, Policy, ScaleRule
@@ -122,6 +122,12 @@ def inject(
         rows=tuple(rows),
         trainable_before=trainable_before,
         trainable_after=_count_trainable(model),
+        kernel=kernel,
+        scale=scale,
+        seed=seed,
+        layers=as_mask(layers),
+        steps=plan.bank.metadata.transformations,
+        sha256=plan.bank.sha256,
     )
 
 

@@ -80,6 +80,10 @@ class DerivedBank(LateBank):
     def __init__(self, source: LateBank, op: str, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         self._source, self._op, self._positional, self._named = source, op, positional, named
 
+    def __repr__(self) -> str:
+        given = [*map(repr, self._positional), *(f"{key}={value!r}" for key, value in self._named.items())]
+        return f"{self._source!r}.{self._op}({', '.join(given)})"
+
     @classmethod
     def of(cls, source: LateBank, op: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Self:
         """Make one, and refuse at once what the step takes for no network.

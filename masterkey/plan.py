@@ -116,10 +116,11 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Plan:
-    """One assignment for each target layer, and which of them the mask lets through."""
+    """One assignment for each target layer, which of them the mask lets through, and the filters they are from."""
 
     assignments: tuple[Assignment | None, ...]
     selected: tuple[bool, ...]
+    bank: Bank
 
 
 def make_plan(
@@ -161,7 +162,7 @@ def make_plan(
     seed = as_seed(seed)
     bound = bank.bind(targets, seed, kernel)
     if policy == "layerwise":
-        return Plan(tuple(_layerwise(targets, selected, bound, scale)), tuple(selected))
+        return Plan(tuple(_layerwise(targets, selected, bound, scale)), tuple(selected), bound)
     pools = _pools(bound)
     generator = torch.Generator().manual_seed(seed)
     cursors: dict[Kernel, int] = {}
@@ -182,7 +183,7 @@ def make_plan(
     for assignment, is_selected in zip(assignments, selected, strict=True):
         if is_selected:
             _ = assignment.filters  # a kernel that cannot be fitted is refused here, before anything changes
-    return Plan(tuple(assignments), tuple(selected))
+    return Plan(tuple(assignments), tuple(selected), bound)
 
 
 def nearest_kernel(target: Kernel, available: Sequence[Kernel]) -> Kernel:

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from .metadata import Kernel
+from .rules import DEFAULT_SCALE, KernelRule, ScaleRule
 
 if TYPE_CHECKING:
     from .plan import Assignment, Span
@@ -55,12 +56,17 @@ def _repeats(spans: "Iterable[Span]") -> Iterator[str]:
         yield f"{span} x{times}" if times > 1 else str(span)
 
 
+_UNSAID = ("computed", "renamed")  # steps that the bank's name tells
+
+
 @dataclass(frozen=True)
 class Report:
     """What ``inject`` did. ``str(report)`` is a table, ``report.to_dict()`` plain data.
 
-    ``trainable_before`` and ``trainable_after`` count weights in ``model.parameters()`` that learn; frozen
-    filters are buffers and no longer counted.
+    ``sha256`` is of the bank's filters, those of a computed bank as it was computed for this network, and ``steps``
+    are what the algebra did to them, as in their metadata; ``kernel``, ``scale``, ``seed`` and ``layers`` are what
+    ``inject`` was given. ``trainable_before`` and ``trainable_after`` count weights in ``model.parameters()`` that
+    learn; frozen filters are buffers and no longer counted.
     """
 
     bank: str
@@ -71,6 +77,12 @@ class Report:
     rows: tuple[ReportRow, ...]
     trainable_before: int
     trainable_after: int
+    kernel: KernelRule
+    scale: ScaleRule
+    seed: int
+    layers: int | str | list[str] | None
+    steps: tuple[dict[str, Any], ...]
+    sha256: str
 
     @property
     def replaced(self) -> tuple[ReportRow, ...]:
@@ -85,11 +97,13 @@ class Report:
         """One sentence: how many layers and filters, and what became of the trainable weights."""
         count = sum(row.filters for row in self.replaced)
         state = "frozen" if self.frozen else "trainable"
+        taken = "".join(f", {step['op']}" for step in self.steps if step["op"] not in _UNSAID)
+        scaled = "" if self.scale == DEFAULT_SCALE else f", scale={self.scale}"
         # the order decides which layer takes what, and a network that could not be followed has only that of its code
         order = "" if self.order == "forward" else f"; layers in order of {self.order}"
         return (
-            f"{self.bank}: {count:,} {self.kind} filters in {len(self.replaced)} of {len(self.rows)} "
-            f"layers, {state}; trainable weights {self.trainable_before:,} -> {self.trainable_after:,}{order}"
+            f"{self.bank}{taken}: {count:,} {self.kind} filters in {len(self.replaced)} of {len(self.rows)} "
+            f"layers, {state}{scaled}; trainable weights {self.trainable_before:,} -> {self.trainable_after:,}{order}"
         )
 
     def __str__(self) -> str:

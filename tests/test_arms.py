@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 import masterkey
 from masterkey.benchmarks.arms import build_arm
@@ -110,6 +110,19 @@ def test_a_description_that_means_nothing(store):
         build(store, bank="no-such-bank")
     with pytest.raises(BenchmarkError, match="run 0123456789ab, whose filters are wanted, has not been done"):
         build(store, bank="run:0123456789ab")
+
+
+@pytest.mark.parametrize("weights", [b"", save({"of another network": torch.zeros(1)})])
+def test_damaged_weights_are_one_sentence(store, weights):
+    source = config()
+    result = {"metrics": {"config": source.to_dict(), "classes": 3}}
+    path = store.kept_path(source.id) / "weights.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResultStore, "read", lambda store, run_id: result)
+        with pytest.raises(BenchmarkError, match=f"{path} is damaged; remove it, and run {source.id} is trained again"):
+            build(store, bank=f"run:{source.id}")
 
 
 def test_a_run_says_how_its_bank_goes_in_whatever_the_defaults_become():

@@ -367,6 +367,7 @@ def test_a_join_of_joins(bank):
     ("licences", "joint"),
     [
         (["MIT", "MIT"], "MIT"),
+        (["MIT", "mit", "Apache-2.0"], "Apache-2.0 AND mit"),
         (["MIT", "Apache-2.0"], "Apache-2.0 AND MIT"),
         (["MIT", "CC-BY-NC-4.0", "Apache-2.0", "MIT"], "Apache-2.0 AND CC-BY-NC-4.0 AND MIT"),
         (["MIT", None], "MIT AND unknown"),
@@ -391,6 +392,17 @@ def test_banks_that_cannot_be_joined(bank):
     dense = Bank(bank.layers, replace(bank.metadata, kind="dense"))
     with pytest.raises(PlanError, match="not dense and depthwise"):
         bank + dense
+
+
+def test_banks_are_joined_by_name_too(bank, tmp_path):
+    bank.save_pretrained(tmp_path / "kept")
+    assert join([bank, str(tmp_path / "kept"), "scale-space-8"]).name == "net + net + scale-space-8"
+
+
+@pytest.mark.parametrize("below", [float("nan"), float("inf"), -1])
+def test_pruned_takes_a_share_alone(bank, below):
+    with pytest.raises(PlanError, match="below a share of the median norm, from 0 on"):
+        bank.pruned(below)
 
 
 def test_repeated(bank):

@@ -59,6 +59,15 @@ def test_planted_keys_are_found_again(method):
         assert result.step["losses"][-1] < 0.3 * result.step["losses"][0]
 
 
+
+def test_no_generator_of_a_device_is_seeded(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    here = torch.get_rng_state()
+    autoencoder.train(shapes_of(smooth_planes(8, 5, 0)).unit, seed=1, steps=2)
+    assert seeded == [] and torch.equal(torch.get_rng_state(), here)
+
+
 def test_assignment_holds_for_every_filter():
     result = distill(BANK, 4, "kmeans")
     filters = torch.cat([layer[:, 0] for layer in BANK.layers.values()])

@@ -167,6 +167,8 @@ def test_what_cannot_be_built_is_refused() -> None:
         narrow(dims=(8, 16, 32, 40))
     with pytest.raises(ValueError, match="odd"):
         narrow("hornet_tiny_gf", dims=(8, 16, 24, 48))
+    with pytest.raises(ValueError, match="maps of 0x0 leave a global filter nothing"):
+        narrow("hornet_tiny_gf", img_size=30)
     with pytest.raises(ValueError, match="catavgmax"):
         narrow(global_pool="catavgmax")
     with pytest.raises(ValueError, match="NCHW"):

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -49,6 +50,28 @@ class TestReport:
         assert data["order"] == "forward"
         assert [row["replaced"] for row in data["rows"]] == [True] * 3 + [False] * 6
         assert data["rows"][0]["kernel"] == [7, 7]
+
+    def test_other_filters_make_another_report(self):
+        bank = Bank.from_pretrained("scale-space-8")
+        ways = [
+            (bank, {}),
+            (bank.pixel_shuffled(3), {}),
+            (bank, {"scale": "unit"}),
+            (bank, {"scale": "target"}),
+            ("random", {"seed": 1}),
+            ("random", {"seed": 2}),
+            (Bank.from_pretrained("random").signed(), {"seed": 2}),
+        ]
+        reports = [inject(build(), given, **options) for given, options in ways]
+        assert not [(a, b) for a, b in combinations(range(len(ways)), 2) if reports[a] == reports[b]]
+        assert "scale-space-8, pixel_shuffled: " in reports[1].summary()
+        assert ", frozen, scale=unit; " in reports[2].summary()
+
+    def test_it_says_what_it_was_given_and_what_the_filters_were(self):
+        report = inject(build(), "random", layers=2, kernel="resample", scale="target", seed=5)
+        assert (report.layers, report.kernel, report.scale, report.seed) == (2, "resample", "target", 5)
+        again = inject(build(), "random", layers=2, kernel="resample", scale="target", seed=5)
+        assert report == again and len(report.sha256) == 64
 
     @pytest.mark.parametrize("frozen", [True, False])
     def test_trainable_counts(self, frozen):

@@ -43,7 +43,7 @@ def train(unit: Tensor, seed: int, steps: int = STEPS) -> CodeLine:
     size = unit.shape[1]
     unit = unit.float()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that seeds every GPU, too, for good
         encoder = _perceptron(size, 1, nn.Sigmoid())
         decoder = _perceptron(1, size)
         batches = torch.randint(len(unit), (steps, BATCH))

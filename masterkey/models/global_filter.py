@@ -45,6 +45,8 @@ class GlobalLocalFilter(nn.Module):
         super().__init__()
         if dim % 2:
             raise ValueError(f"a global-local filter halves its channels, and {dim} is odd")
+        if min(size) < 1:
+            raise ValueError(f"maps of {size[0]}x{size[1]} leave a global filter nothing; img_size is too small")
         half = dim // 2
         self.dw = nn.Conv2d(half, half, 3, padding=1, groups=half, bias=False)
         # two real numbers rather than a complex one: optimizers, EMA and casts to fewer bits know no other
