@@ -21,7 +21,7 @@ from .config import ArmConfig, BenchmarkError, RunConfig
 from .store import WEIGHTS_NAME, ResultStore
 from .weight_selection import select_weights
 
-# of a report: what the run's configuration says, so that metrics are the bytes that they were before reports said it too
+# of a report: what the run's configuration says, so that metrics stay the bytes that they were before reports said it
 _CONFIGURED = ("kernel", "scale", "seed", "layers", "steps", "sha256")
 _SMALL = 0.1  # of what the network draws its depthwise filters with
 

@@ -445,21 +445,21 @@ def join(banks: Sequence[Bank | str | Path]) -> Bank:
         PlanError: no bank, or banks of different kinds.
         UnknownNameError, BankFormatError, CheckpointError, HubError: a bank cannot be loaded.
     """
-    banks = [bank if isinstance(bank, Bank) else Bank.from_pretrained(bank) for bank in banks]
-    kinds = sorted({bank.kind for bank in banks})
+    loaded = [bank if isinstance(bank, Bank) else Bank.from_pretrained(bank) for bank in banks]
+    kinds = sorted({bank.kind for bank in loaded})
     if len(kinds) != 1:
         raise PlanError(f"only banks of one kind can be joined, not {' and '.join(kinds) or 'nothing'}")
     from .late import JoinedBank, LateBank
 
-    if any(isinstance(bank, LateBank) for bank in banks):
-        return JoinedBank(banks)
+    if any(isinstance(bank, LateBank) for bank in loaded):
+        return JoinedBank(loaded)
     layers, named = {}, []
-    for i, bank in enumerate(banks):
+    for i, bank in enumerate(loaded):
         for layer in bank.metadata.layers:
             named.append(replace(layer, name=f"{i}/{layer.name}"))
             layers[f"{i}/{layer.name}"] = bank.layers[layer.name]
-    name = " + ".join(bank.name for bank in banks)
-    parts = [bank.metadata for bank in banks]
+    name = " + ".join(bank.name for bank in loaded)
+    parts = [bank.metadata for bank in loaded]
     orders = {part.order for part in parts}
     metadata = Metadata(
         name=name,
@@ -470,7 +470,7 @@ def join(banks: Sequence[Bank | str | Path]) -> Bank:
         base_model=", ".join(sorted({part.base_model for part in parts if part.base_model})) or None,
         datasets=tuple(sorted({dataset for part in parts for dataset in part.datasets})),
         licence=_joint_licence([part.licence for part in parts]),
-        transformations=({"op": "join", "parts": [_provenance(bank) for bank in banks]},),
+        transformations=({"op": "join", "parts": [_provenance(bank) for bank in loaded]},),
     )
     return Bank(layers, metadata)
 

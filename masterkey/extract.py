@@ -203,8 +203,8 @@ def from_filters(
     check_finite(layers, name)
     described = tuple(Layer(key, (each.shape[2], each.shape[3]), len(each)) for key, each in layers.items())
     source = Source(kind="filters", id=name)
-    about = {"licence": licence, "base_model": base_model, "datasets": names_of(datasets)}
-    return Bank(layers, Metadata(name, kind, source, described, "forward", **about))
+    about = Metadata(name, kind, source, described, "forward", base_model, names_of(datasets), licence)
+    return Bank(layers, about)
 
 
 def _planes(layer: str, value: Any, where: str) -> Tensor:
