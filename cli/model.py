@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from masterkey.errors import MasterkeyError
+from masterkey.errors import MasterkeyError, UnknownNameError
 from masterkey.rules import DEFAULT_BANK, DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
 
 from .options import (
@@ -46,6 +46,7 @@ def inspect(
     options = inject_options(policy, layers, kernel, scale, seed)
     if bank is None and options != inject_options(DEFAULT_POLICY, layers, DEFAULT_KERNEL, DEFAULT_SCALE, 0):
         raise typer.BadParameter("--policy, --kernel, --scale and --seed say how a bank goes in", param_hint="--bank")
+    _refuse_bank_name(model)
     with doing(f"building {model}"):
         from masterkey.create import build_timm
         from masterkey.depthwise import require_layers
@@ -129,6 +130,7 @@ def init(
     more = parse_model_kwargs(model_kwargs or [])
     if taken := more.keys() & {"num_classes", "in_chans", "pretrained", "checkpoint_path"}:
         raise typer.BadParameter(f"{sorted(taken)[0]} has an option of its own", param_hint="--model-kwargs")
+    _refuse_bank_name(model)
     with doing(f"building {model}"):
         from masterkey.initial import write_initial
 
@@ -162,3 +164,16 @@ def init(
         print_json(report.to_dict())
     else:
         typer.echo(report.summary())
+
+
+def _refuse_bank_name(model: str) -> None:
+    """Tell a network's name from its filters', which is written alike.
+
+    Raises:
+        UnknownNameError: a name of the Hub, ``timm/…``.
+    """
+    if model.startswith("timm/"):
+        raise UnknownNameError(
+            f"{model[:100]!r} names a bank, the filters of those weights; a network's name goes without timm/ here: "
+            f"{model.removeprefix('timm/')[:100]!r}"
+        )

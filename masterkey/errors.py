@@ -16,6 +16,14 @@ class BankFormatError(MasterkeyError):
     """A bank file that is not what docs/format.md says, or whose content does not match its hash."""
 
 
+class UnreadableError(BankFormatError):
+    """A file that this process cannot read now (permissions, too many open files, memory); it may well be sound."""
+
+
+class NewerFormatError(BankFormatError):
+    """A bank file of a format that is newer than this masterkey; it may well be sound."""
+
+
 class CheckpointError(MasterkeyError):
     """A source checkpoint that cannot be read safely, or that holds no filters of the kind asked for."""
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .errors import BankFormatError
-from .metadata import Layer, Metadata, canonical_json, parse_metadata, strict_json
+from .errors import BankFormatError, NewerFormatError, UnreadableError
+from .metadata import FORMAT_VERSION, Layer, Metadata, canonical_json, parse_metadata, strict_json
 from .whole import LARGEST
 
 WEIGHTS_NAME = "model.safetensors"
@@ -50,9 +50,9 @@ def file_sha256(path: Path) -> str:
     """Hash a whole file.
 
     Raises:
-        BankFormatError: it cannot be read.
+        UnreadableError: it cannot be read.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -89,16 +89,18 @@ def read(path: Path) -> tuple[dict[str, Tensor], Metadata]:
     hash and finiteness after reading.
 
     Raises:
+        UnreadableError: it cannot be read.
+        NewerFormatError: a format that is still to come.
         BankFormatError: not a bank, or not the bank that its metadata and hash describe.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         header, raw = _read_header(file, path)
         if METADATA_KEY not in header.metadata:
             raise BankFormatError(
                 f"{path} is a safetensors file but not a bank: it has no '{METADATA_KEY}' metadata; if it is a "
                 f"network's checkpoint, make a bank of it with: masterkey extract {path} -o DIR"
             )
-        metadata, stated = parse_metadata(header.metadata[METADATA_KEY], str(path))
+        metadata, stated = _parse(header.metadata[METADATA_KEY], path)
         _check_layers(path, header, metadata)
         # not mapped into memory: a mapped file that is cut short later would take the whole process down
         data = raw + file.read()
@@ -133,9 +135,10 @@ def read_header(path: Path) -> Header:
     """Read only the header of a safetensors file and check it against the file's size.
 
     Raises:
-        BankFormatError: missing, empty, truncated, foreign, or with sizes that lie.
+        UnreadableError: missing, or it cannot be read.
+        BankFormatError: empty, truncated, foreign, or with sizes that lie.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return _read_header(file, path)[0]
 
 
@@ -150,15 +153,39 @@ def foreign_kind(start: bytes) -> str | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BufferedReader]:
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """Open a file to read, and say in one sentence why it cannot be.
+
+    Raises:
+        UnreadableError: it cannot be opened, or not be read to its end.
+    """
     try:
         with path.open("rb") as file:
             yield file
     except MemoryError as error:
-        raise BankFormatError(f"{path} does not fit into memory") from error
+        raise UnreadableError(f"{path} does not fit into memory") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise BankFormatError(f"cannot read {str(path)!r:.200}: {reason}") from error
+        raise UnreadableError(f"cannot read {str(path)!r:.200}: {reason}") from error
+
+
+def _parse(text: str, path: Path) -> tuple[Metadata, str]:
+    """``parse_metadata``, which tells what is newer than we are from what is damaged."""
+    try:
+        return parse_metadata(text, str(path))
+    except BankFormatError as error:
+        if _is_newer(text):
+            raise NewerFormatError(str(error)) from error
+        raise
+
+
+def _is_newer(text: str) -> bool:
+    try:
+        about = strict_json(text)
+    except ValueError:
+        return False
+    version = about.get("format") if isinstance(about, dict) else None
+    return type(version) is int and version > FORMAT_VERSION
 
 
 def _read_header(file: BufferedReader, path: Path) -> tuple[Header, bytes]:

@@ -75,7 +75,7 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
     for term, chosen_by in zip(terms, meant, strict=True):
         # a single one that means nothing is for the caller to judge, who knows what the layers belong to
         if len(terms) > 1 and not any(chosen_by):
-            hint = "; a number stands alone" if re.fullmatch(r"-?\d+", term) else ""
+            hint = "; a number stands alone" if _is_number(term) else _hint(layers, term)
             raise NothingMeantError(
                 f"{term!r:.100} among several patterns means none of the {len(layers)} layers{hint}"
             )
@@ -90,13 +90,32 @@ def require_meant(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]
     """
     meant = mask_layers(layers, mask)
     if not any(meant) and mask != 0:
-        raise NothingMeantError(f"layers={mask!r} means none of the {len(layers)} layers ({first_names(layers)})")
+        masked = as_mask(mask)
+        terms = [masked] if isinstance(masked, str) else masked if isinstance(masked, list) else []
+        hint = "".join(_hint(layers, term) for term in terms)
+        raise NothingMeantError(f"layers={mask!r} means none of the {len(layers)} layers ({first_names(layers)}){hint}")
     return meant
 
 
 def first_names(layers: Sequence[Named]) -> str:
     """Return the first three names, for a message about a mask that means none of them."""
     return ", ".join([*(layer.name for layer in layers[:3]), *(["…"] if len(layers) > 3 else [])])
+
+
+def _hint(layers: Sequence[Named], term: str) -> str:
+    """Say what was probably meant by a pattern that is a part of names and means none."""
+    for pattern in (f"{term}.*", f"*.{term}"):
+        found = [layer for layer in layers if _meant(layer, pattern)]
+        if found and not _is_number(term):
+            stage = stage_of(f"{term}.")
+            whole = stage is not None and found == [layer for layer in layers if layer.stage == stage]
+            also = f" or 'stage:{stage}'" if whole else ""
+            return f"; patterns match whole names: {pattern!r:.100}{also} is probably meant"
+    return ""
+
+
+def _is_number(term: str) -> bool:
+    return re.fullmatch(r"-?\d+", term) is not None
 
 
 def _meant(layer: Named, term: str) -> bool:

@@ -81,17 +81,19 @@ def parse_name(name: str | Path) -> Name:
     """Say what a bank's name means.
 
     In this order: a path if it begins with ``.``, ``/`` or ``~`` or is a folder; a built-in name; a file;
-    ``hf://org/repo/file`` or ``https://…``; ``timm/<checkpoint>``; ``org/name[@revision]``.
+    ``hf://org/repo/file`` or ``https://…``; ``timm/<checkpoint>``; ``org/name[@revision]``. A folder that holds no
+    bank hides no built-in one.
 
     Raises:
         UnknownNameError: nothing that a bank could be called, or not one of ours; near names are given.
     """
-    text = str(name)
+    text = _text_of(name)
     if not text:
         raise UnknownNameError("an empty name; masterkey list shows the built-in ones")
     head, _, of = text.partition(":")
     recipe = recipes().get(head)
-    if isinstance(name, Path) or text.startswith((".", "/", "~")) or is_there(text, folder=recipe is not None):
+    is_path = not isinstance(name, str) or text.startswith((".", "/", "~"))
+    if is_path or (is_there(text) if recipe is None else _holds_bank(text)):
         return PathName(expanded(text))
     if recipe is not None:
         return _parse_builtin(recipe, text, of)
@@ -238,18 +240,19 @@ def _parse_url(text: str) -> UrlName | HubFileName:
     hub = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     if (parts.scheme, parts.netloc) in ((hub.scheme, hub.netloc), ("https", "huggingface.co"), ("https", "hf.co")):
         found = _HUB_URL.fullmatch(parts.path)
-        if not found or not _inside(unquote(found[3])) or ".." in found[2]:
+        file, revision = (unquote(found[3]), unquote(found[2])) if found else ("", "")
+        if not found or not _inside(file) or not _inside(revision) or ".." in revision:
             raise UnknownNameError(
                 f"{_shown(text)} is a page of the Hub, not a file; a checkpoint there is hf://org/repo/file"
             )
-        return HubFileName(found[1], unquote(found[3]), None if found[2] == "main" else unquote(found[2]))
+        return HubFileName(found[1], file, None if revision == "main" else revision)
     if parts.scheme.lower() == "http" and host not in _THIS_MACHINE:
         raise UnknownNameError(f"{_shown(text)}: anybody on the way could change it; use https://")
     return UrlName(text)
 
 
 def _inside(path: str) -> bool:
-    """Whether a path stays inside its repository."""
+    """Whether a path, or a revision, which is one in a cache, stays inside its repository."""
     return path.isprintable() and all(part not in ("", ".", "..") for part in path.split("/"))
 
 
@@ -286,6 +289,26 @@ def is_there(text: str, folder: bool = False) -> bool:
         return Path(text).is_dir() if folder else Path(text).exists()
     except (OSError, ValueError):  # too long for a path, or with a NUL: then it is none
         return False
+
+
+def _holds_bank(text: str) -> bool:
+    """Whether a text is the path of a folder with a bank's weights."""
+    if not is_there(text, folder=True):
+        return False
+    from .format import WEIGHTS_NAME  # which brings torch, and is not needed for any other name
+
+    return is_there(str(Path(text, WEIGHTS_NAME)))
+
+
+def _text_of(name: object) -> str:
+    try:
+        text = os.fspath(name)  # type: ignore[call-overload]
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        given = "None" if name is None else type(name).__name__
+        raise UnknownNameError(f"a bank is given as a masterkey.Bank, a name or a path, not as {given}")
+    return text
 
 
 def _shown(text: str, most: int = 80) -> str:

@@ -121,6 +121,8 @@ def test_names_folders_and_files_can_be_mixed(folder, tmp_path):
         ("bank,colour\none,red\n", "must name the column bank and any of model, family, task, dataset"),
         ("", "found nothing"),
         ("bank,task\none,a\none,b\n", "describes one more than once"),
+        ("model,bank\nfoo\n", "line 2 names no bank"),
+        ("bank,task\none,a\n\n,b\n", "line 4 names no bank"),
         ("bank,task\nelsewhere,a\n", "describes elsewhere, but there is no such bank"),
     ],
 )
@@ -134,10 +136,46 @@ def test_no_banks_equal_names_and_unknown_names_are_refused(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MasterkeyError, match="holds neither"):
         open_collection([tmp_path / "empty"])
-    with pytest.raises(MasterkeyError, match="two banks are called one"):
-        open_collection([folder, folder / "one"])
+    for twice in ([folder, folder / "one"], [folder / "one", folder / "one"], ["scale-space-8", "scale-space-8"]):
+        with pytest.raises(MasterkeyError, match=r"the bank .* is given twice"):
+            open_collection(twice)
     with pytest.raises(UnknownNameError):
         open_collection(["scale-space-9"])
+
+
+def test_folders_of_one_name_go_by_their_paths(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run in ("run1", "run2"):
+        make_bank(run).save_pretrained(f"{run}/bank")
+    found = open_collection(["run1/bank", "run2/bank", "banks/one"])
+    assert [filters.label for filters in found.banks] == list(found.tags) == ["run1/bank", "run2/bank", "one"]
+    assert [of.filters.label for of in found.survey()] == ["run1/bank", "run2/bank", "one"]
+    files = [f"{run}/bank/model.safetensors" for run in ("run1", "run2")]
+    assert [filters.label for filters in open_collection(files).banks] == ["run1/bank", "run2/bank"]
+    assert [filters.label for filters in open_collection(["run1", "run2"]).banks] == ["run1/bank", "run2/bank"]
+    for run in ("run1", "run2"):
+        (tmp_path / run / "bank" / "model.safetensors").write_bytes(b"no bank")
+    assert list(open_collection(["run1/bank", "run2/bank"]).broken) == ["run1/bank", "run2/bank"]
+
+
+def test_a_bank_and_a_network_of_one_name_are_both_what_the_table_says(folder, monkeypatch):
+    (folder / "two").mkdir()
+    (folder / "two.safetensors").rename(folder / "two" / "model.safetensors")
+    make_bank("again").save_pretrained(folder / "again")
+    (folder / "again" / "model.safetensors").rename(folder / "two.safetensors")
+    found = open_collection([folder])
+    assert {label for label, tags in found.tags.items() if tags.model == "net-2"} == {
+        str(folder / "two"),
+        str(folder / "two.safetensors"),
+    }
+
+
+def test_a_folder_without_a_bank_does_not_hide_a_built_in_one(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scale-space-8").mkdir()
+    assert [filters.label for filters in open_collection(["scale-space-8"]).banks] == ["scale-space-8"]
+    (folder / "one").rename(tmp_path / "scale-space-8" / "one")
+    assert [filters.label for filters in open_collection(["scale-space-8"]).banks] == ["one"]
 
 
 def test_the_ablation_leaves_degenerate_layers_out():

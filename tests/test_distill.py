@@ -1,6 +1,7 @@
 """Distillation: pruning finds what was planted, keys are found again, every number of the assignment holds."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -57,7 +58,6 @@ def test_planted_keys_are_found_again(method):
     assert result.explained > 0.9
     if method == "greedy":  # the autoencoder's loss curve is kept
         assert result.step["losses"][-1] < 0.3 * result.step["losses"][0]
-
 
 
 def test_no_generator_of_a_device_is_seeded(monkeypatch):
@@ -240,6 +240,15 @@ def test_bad_input_is_refused_in_a_sentence():
         distill(BANK, method="best")
     with pytest.raises(MasterkeyError, match="there can be 1 to 4"):
         distill(mixed.select(kernel=3), 5, "kmeans", duplicates=1)
+
+
+def test_a_rule_that_is_no_plain_function_is_remembered_by_name():
+    class Nothing:
+        def __call__(self, filters):
+            return torch.zeros(len(filters), dtype=torch.bool)
+
+    for rule, name in ((partial(is_random), "partial of is_random"), (Nothing(), "Nothing"), (is_random, "is_random")):
+        assert distill(BANK, 2, "kmeans", random=rule).step["random"] == name
 
 
 def test_one_filter_is_its_own_key():

@@ -34,7 +34,7 @@ from samples import (
 
 from masterkey import format as bank_format
 from masterkey.bank import Bank, join
-from masterkey.errors import BankFormatError, CheckpointError, MasterkeyError, UnknownNameError
+from masterkey.errors import BankFormatError, CheckpointError, MasterkeyError, UnknownNameError, UnreadableError
 from masterkey.extract import from_state_dict
 from masterkey.metadata import Layer, Metadata, Source, canonical_json
 
@@ -183,9 +183,9 @@ def test_fresh_processes_write_the_same_bytes(tmp_path):
 def test_missing(tmp_path):
     assert "does not exist" in refused(tmp_path / "nothing", kind=UnknownNameError)
     assert "holds no model.safetensors" in refused(tmp_path, kind=UnknownNameError)
-    with pytest.raises(BankFormatError, match="cannot read"):
+    with pytest.raises(UnreadableError, match="cannot read"):
         bank_format.read(tmp_path / "nothing")
-    with pytest.raises(BankFormatError, match="cannot read"):
+    with pytest.raises(UnreadableError, match="cannot read"):
         bank_format.read(Path("a\0b"))
 
 

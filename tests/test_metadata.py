@@ -20,7 +20,7 @@ from samples import (
 
 from masterkey import format as bank_format
 from masterkey.bank import Bank, join
-from masterkey.errors import BankFormatError
+from masterkey.errors import BankFormatError, NewerFormatError
 from masterkey.metadata import CHECKSUM_KEY
 
 
@@ -44,7 +44,9 @@ def test_metadata_that_is_not_a_json_object(file, header_only, text):
 
 @pytest.mark.parametrize("version", [0, 2, -1, 1.0, True, "1", None, [1], 10**4000, "9" * 10_000])
 def test_unknown_format_version(file, header_only, version):
-    assert "this masterkey reads format 1" in refused(file, with_metadata(lambda about: about.update(format=version)))
+    is_newer = type(version) is int and version > 1
+    data = with_metadata(lambda about: about.update(format=version))
+    assert "this masterkey reads format 1" in refused(file, data, NewerFormatError if is_newer else BankFormatError)
 
 
 @pytest.mark.parametrize("field", [key for key in json.loads(HEADER["__metadata__"]["masterkey"]) if key != "format"])

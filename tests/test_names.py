@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from samples import make_bank
 
 import masterkey
@@ -36,7 +37,7 @@ def test_by_folder_and_by_file(bank, tmp_path, monkeypatch):
         assert Bank.from_pretrained(name).sha256 == bank.sha256
 
 
-def test_built_in_names(tmp_path, monkeypatch):
+def test_built_in_names(bank, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in masterkey.list_banks():
         assert isinstance(parse_name(name), BuiltinName)
@@ -44,7 +45,26 @@ def test_built_in_names(tmp_path, monkeypatch):
         assert isinstance(parse_name(name), BuiltinName)
         Path(name).unlink()
         Path(name).mkdir()
-        assert isinstance(parse_name(name), PathName), "a folder goes before a built-in name"
+        assert isinstance(parse_name(name), BuiltinName), "a folder without a bank hides none"
+        bank.save_pretrained(name)
+        assert isinstance(parse_name(name), PathName), "a bank's folder goes before a built-in name"
+
+
+def test_a_folder_without_a_bank_does_not_hide_a_built_in_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("random").mkdir()
+    Path("random", "figures.csv").write_text("a,b")
+    assert Bank.from_pretrained("random").name == "random"
+    with pytest.raises(UnknownNameError, match=r"holds no model\.safetensors"):
+        Bank.from_pretrained("./random")
+
+
+@pytest.mark.parametrize(
+    ("given", "word"), [(None, "None"), (torch.ones(2, 1, 3, 3), "Tensor"), (7, "int"), (b"random", "bytes")]
+)
+def test_what_is_no_name_is_not_taken_for_one(given, word):
+    with pytest.raises(UnknownNameError, match=f"a bank is given as .*, not as {word}$"):
+        Bank.from_pretrained(given)
 
 
 def test_a_control_of_a_bank(bank, tmp_path):
@@ -102,6 +122,9 @@ def test_a_control_of_a_bank(bank, tmp_path):
         ("https://huggingface.co/org/repo", "a page of the Hub, not a file"),
         ("https://huggingface.co/org/repo/tree/main", "a page of the Hub, not a file"),
         ("https://huggingface.co/org/repo/resolve/main/../x.pth", "a page of the Hub, not a file"),
+        ("https://huggingface.co/org/repo/resolve/%2e%2e/x.pth", "a page of the Hub, not a file"),
+        ("https://huggingface.co/org/repo/resolve/a%2F..%2Fb/x.pth", "a page of the Hub, not a file"),
+        ("https://huggingface.co/org/repo/resolve/a%00b/x.pth", "a page of the Hub, not a file"),
         ("https://", "not a URL"),
         ("https://[", "not a URL"),
         ("https://example.org/a b", "not a URL"),
@@ -149,6 +172,7 @@ SHA = "0123456789" * 4
         ("http://localhost:8000/b.pth", UrlName("http://localhost:8000/b.pth")),
         ("https://huggingface.co/org/repo/resolve/main/a%20b.pth", HubFileName("org/repo", "a b.pth")),
         ("https://huggingface.co/org/repo/blob/v1/sub/a.pth?download=true", HubFileName("org/repo", "sub/a.pth", "v1")),
+        ("https://huggingface.co/a/b/resolve/refs%2Fpr%2F1/a.pth", HubFileName("a/b", "a.pth", "refs/pr/1")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

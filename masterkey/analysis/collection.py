@@ -10,15 +10,17 @@ taken, depthwise, grouped and dense.
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+from ..bank import Bank
 from ..errors import MasterkeyError
 from ..format import WEIGHTS_NAME
 from ..metadata import Metadata
-from ..names import expanded, is_there, load_bank
+from ..names import PathName, expanded, is_there, load_bank, parse_name
 from ..onnx_source import SUFFIX as ONNX_SUFFIX
 from .onnx_filters import OnnxFilters
 from .quality import DEGENERATE, LayerQuality
@@ -84,26 +86,44 @@ class Collection:
         return group
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A bank or file, what to call it, by ``place`` where another is called the same, and the tags given."""
+
+    what: Bank | Path
+    label: str
+    place: str
+    given: dict[str, str] = field(default_factory=dict)
+
+
 def open_collection(names: Sequence[str | Path]) -> Collection:
     """Open banks by name or path, ONNX files, and every bank and ONNX file inside a folder that is no bank itself.
 
+    A bank's label is its name, or that of its folder or file; of several that are called the same, the whole path.
     Files of banks are only opened here and read in ``survey``; an ONNX file is parsed to know what it holds.
 
     Raises:
         UnknownNameError: a name that is no bank.
-        MasterkeyError: a folder without a bank, two banks of one label, or a collection.csv that is malformed.
+        MasterkeyError: a folder without a bank, a bank that is given twice, or a collection.csv that is malformed.
     """
     collection = Collection()
-    for name in names:
-        path = expanded(name)
-        if is_there(str(path), folder=True) and not (path / WEIGHTS_NAME).is_file():
-            _open_folder(collection, path)
-        elif is_there(str(path)):
-            _add(collection, path, path.stem if path.suffix.lower() in _SUFFIXES else path.name or str(name), {})
-        else:
-            bank = load_bank(name)
-            _place(collection, BankFilters(bank, bank.name), {})
+    found = [each for name in names for each in _meant_by(name, collection.broken)]
+    called = Counter(each.label for each in found)
+    for each in found:
+        _add(collection, each, each.label if called[each.label] == 1 else each.place)
     return collection
+
+
+def _meant_by(name: str | Path, broken: dict[str, str]) -> list[_Found]:
+    is_path, path = isinstance(parse_name(name), PathName), expanded(name)
+    # a folder that is called like a built-in bank, and in which there is none, is not meant
+    if is_there(str(path), folder=True) and not (path / WEIGHTS_NAME).is_file() and (is_path or _has_files(path)):
+        return _in_folder(path, broken)
+    if is_path and is_there(str(path)):
+        label = path.stem if path.suffix.lower() in _SUFFIXES else path.name or str(name)
+        return [_Found(path, label, _place_of(path))]
+    bank = load_bank(name)
+    return [_Found(bank, bank.name, str(name))]
 
 
 def without_degenerate(read: Sequence[Surveyed], layers: Sequence[LayerQuality]) -> list[Surveyed]:
@@ -122,17 +142,29 @@ def _read_whole(filters: Filters) -> Surveyed | MasterkeyError:
         return refusal
 
 
-def _open_folder(collection: Collection, folder: Path) -> None:
+def _in_folder(folder: Path, broken: dict[str, str]) -> list[_Found]:
     tags = _read_tags(folder / TAGS_NAME)
-    files = sorted(_files_in(folder, collection.broken))
-    if not files and not collection.broken:
+    files = sorted(_files_in(folder, broken))
+    if not files and not broken:
         raise MasterkeyError(f"{folder} holds neither {WEIGHTS_NAME} nor any bank or ONNX file")
+    found = []
     for file in files:
         inside = file.relative_to(folder)
         label = (inside.parent if file.name == WEIGHTS_NAME else inside.with_suffix("")).as_posix()
-        _add(collection, file, label, tags.pop(label, {}))
-    if tags:
-        raise MasterkeyError(f"{folder / TAGS_NAME} describes {', '.join(tags)}, but there is no such bank beside it")
+        found.append(_Found(file, label, _place_of(file), tags.get(label, {})))
+    if missing := tags.keys() - {each.label for each in found}:
+        raise MasterkeyError(
+            f"{folder / TAGS_NAME} describes {', '.join(sorted(missing))}, but there is no such bank beside it"
+        )
+    return found
+
+
+def _place_of(path: Path) -> str:
+    return (path.parent if path.name == WEIGHTS_NAME else path).as_posix()
+
+
+def _has_files(folder: Path) -> bool:
+    return any(_files_in(folder, {}))
 
 
 def _files_in(folder: Path, broken: dict[str, str]) -> Iterator[Path]:
@@ -151,7 +183,7 @@ def _read_tags(path: Path) -> dict[str, dict[str, str]]:
     known = [item.name for item in fields(Tags)]
     try:
         reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
-        rows = list(reader)
+        rows = [(reader.line_num, row) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise MasterkeyError(f"{path} cannot be read as CSV: {error}") from error
     columns = list(reader.fieldnames or [])
@@ -160,27 +192,31 @@ def _read_tags(path: Path) -> dict[str, dict[str, str]]:
             f"{path}: its first line must name the column bank and any of {', '.join(known)}, "
             f"found {', '.join(columns) or 'nothing'}"
         )
-    labels = [row["bank"] for row in rows]
+    if unnamed := next((line for line, row in rows if not row["bank"]), None):
+        raise MasterkeyError(f"{path}: line {unnamed} names no bank")
+    labels = [row["bank"] for _, row in rows]
     if len(set(labels)) != len(labels):
         raise MasterkeyError(f"{path} describes {max(labels, key=labels.count)} more than once")
-    return {row["bank"]: {key: row[key] for key in known if row.get(key)} for row in rows}
+    return {row["bank"]: {key: row[key] for key in known if row.get(key)} for _, row in rows}
 
 
-def _add(collection: Collection, path: Path, label: str, given: dict[str, str]) -> None:
+def _add(collection: Collection, found: _Found, label: str) -> None:
+    if label in collection.tags or label in collection.broken:
+        raise MasterkeyError(f"the bank {label} is given twice")
     try:
-        is_onnx = path.suffix.lower() == ONNX_SUFFIX and path.is_file()
-        filters = OnnxFilters(path, label) if is_onnx else FileFilters(path, label)
+        filters = _opened(found.what, label)
     except MasterkeyError as refusal:
         collection.broken[label] = str(refusal)
         return
-    _place(collection, filters, given)
-
-
-def _place(collection: Collection, filters: Filters, given: dict[str, str]) -> None:
-    if filters.label in collection.tags:
-        raise MasterkeyError(f"two banks are called {filters.label}; put them in folders of different names")
     collection.banks.append(filters)
-    collection.tags[filters.label] = Tags(**(_known(filters.metadata) | given))
+    collection.tags[label] = Tags(**(_known(filters.metadata) | found.given))
+
+
+def _opened(what: Bank | Path, label: str) -> Filters:
+    if isinstance(what, Bank):
+        return BankFilters(what, label)
+    is_onnx = what.suffix.lower() == ONNX_SUFFIX and what.is_file()
+    return OnnxFilters(what, label) if is_onnx else FileFilters(what, label)
 
 
 def _known(about: Metadata) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -123,7 +124,7 @@ def prepare(
         "dead": float(dead),
         "duplicates": float(duplicates),
         "sign": sign,
-        "random": random.__name__ if random else None,
+        "random": None if random is None else _name_of(random),
         **({} if sample is None else {"sample": int(sample)}),
     }
     return Prepared(bank, table, shapes, pruning, METHODS[method](shapes.unit[pruning.kept], seed), parameters)
@@ -165,6 +166,14 @@ def distill(
     """
     prepared = prepare(bank, method, seed, dead=dead, duplicates=duplicates, sign=sign, random=random, sample=sample)
     return prepared.distilled(keys)
+
+
+def _name_of(rule: RandomRule) -> str:
+    """What the bank remembers of a rule: its name, or an object's class, but no address, which no other run has."""
+    if isinstance(rule, partial):
+        return f"partial of {_name_of(rule.func)}"
+    name: str = getattr(rule, "__name__", type(rule).__name__)
+    return name
 
 
 def _shapes_in_chunks(filters: Tensor) -> Shapes:

@@ -15,7 +15,7 @@ from huggingface_hub.utils import WeakFileLock
 
 from ..atomic import write_atomically
 from ..bank import Bank
-from ..errors import BankFormatError, SaveError
+from ..errors import BankFormatError, NewerFormatError, SaveError, UnreadableError
 from ..format import encode, read
 from .access import Access
 from .repository import COMMIT
@@ -29,6 +29,7 @@ class BankCache:
 
     def __init__(self, repo_id: str, access: Access) -> None:
         self.folder = access.bank_cache / repo_id.replace("/", "--")
+        self._offline = access.offline
 
     def commit(self, revision: str | None) -> str | None:
         """Return the commit that ``revision`` was when it was last asked for, None if it never was."""
@@ -44,14 +45,30 @@ class BankCache:
             with suppress(SaveError):
                 write_atomically(self._ref(revision), commit.encode("ascii"))
 
+    def has(self, commit: str, file: str, kind: str) -> bool:
+        """Whether a bank is there; none is in a cache that may not be looked into."""
+        try:
+            return self.path(commit, file, kind).is_file()
+        except OSError:
+            return False
+
     def load(self, commit: str, file: str, kind: str) -> Bank | None:
-        """Return a bank, verified, or None; what is damaged is removed."""
-        path = self.path(commit, file, kind)
-        if not path.is_file():
+        """Return a bank, verified, or None; what is damaged is removed, if it can be fetched again.
+
+        Raises:
+            UnreadableError, NewerFormatError: it cannot be read, by this process or this masterkey; it stays.
+            BankFormatError: it is damaged, and the network must not be used; it stays.
+        """
+        if not self.has(commit, file, kind):
             return None
+        path = self.path(commit, file, kind)
         try:
             return Bank(*read(path))
+        except (UnreadableError, NewerFormatError):  # which do not say that it is damaged
+            raise
         except BankFormatError as error:
+            if self._offline:
+                raise BankFormatError(f"{error} (not fetched again, because {self._offline})") from error
             _log.warning("removed from the cache: %s", error)
             with suppress(OSError):
                 path.unlink()
@@ -61,6 +78,9 @@ class BankCache:
         """Return a bank out of the cache; if it is not there, make and keep it, one process at a time.
 
         Where the cache cannot be written the bank is made and not kept.
+
+        Raises:
+            BankFormatError: see ``load``.
         """
         if bank := self.load(commit, file, kind):
             return bank

@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from ..bank import Bank
-from ..errors import BankFormatError, HubError
-from ..format import METADATA_KEY, WEIGHTS_NAME, read, read_header
+from ..errors import BankFormatError, HubError, UnreadableError
+from ..format import METADATA_KEY, WEIGHTS_NAME, opened, read, read_header
 from ..pins import check_known
 from . import remote_safetensors
 from .access import Access
@@ -22,6 +23,7 @@ def bank_of_repository(repo_id: str, revision: str | None, access: Access) -> Ba
 
     Raises:
         HubError: no such repository, or not in the cache and the network must not be used, or it arrived damaged.
+        UnreadableError: the file in the cache cannot be read; it stays.
         BankFormatError: what is published there is no bank, or no sound one.
     """
     return _load(repo_id, revision, access)[0]
@@ -46,7 +48,7 @@ def bank_with_file(
     bank, at = _load(repo_id, revision, access)
     file = HubFile(repo_id, at.commit, name, access)
     if path := file.cached():
-        data = path.read_bytes()
+        data = _bytes_of(path)
         try:
             check(bank, data)
             return bank, data
@@ -60,7 +62,7 @@ def bank_with_file(
     elif name not in at.repository().files:
         raise HubError(f"{repo_id} holds no {name}; the bank alone can still be used")
     with file.whole() as path:
-        data = path.read_bytes()
+        data = _bytes_of(path)
     check(bank, data)
     return bank, data
 
@@ -78,6 +80,8 @@ def _load(repo_id: str, revision: str | None, access: Access) -> tuple[Bank, Pin
     if path := file.cached():
         try:
             return check_known(Bank(*read(path))), at
+        except UnreadableError as error:  # which does not say that it is damaged
+            raise _no_bank(repo_id, error) from error
         except BankFormatError as error:
             if access.offline or file.is_as_published(path):
                 raise _no_bank(repo_id, error) from error
@@ -119,4 +123,9 @@ def _not_a_bank(repo_id: str) -> BankFormatError:
 
 def _no_bank(repo_id: str, error: BankFormatError) -> BankFormatError:
     message = str(error)
-    return error if message.startswith(repo_id) else BankFormatError(f"{repo_id}: {message}")
+    return error if message.startswith(repo_id) else type(error)(f"{repo_id}: {message}")
+
+
+def _bytes_of(path: Path) -> bytes:
+    with opened(path) as file:
+        return file.read()

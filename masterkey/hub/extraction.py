@@ -14,6 +14,7 @@ from ..create import build_timm
 from ..depthwise import FoundLayer, require_layers
 from ..errors import CheckpointError, HubError, MasterkeyError
 from ..extract import bank_of_checkpoint, bank_of_layers, tag_datasets, wanted_for
+from ..format import opened
 from .access import Access
 from .bank_cache import BankCache
 from .pinning import Pinned, pinned
@@ -104,15 +105,16 @@ def bank_of_timm(checkpoint: str, revision: str | None, kind: str, access: Acces
 def _kept(name: str, repo_id: str, revision: str | None, file: str, kind: str, access: Access, make: Any) -> Bank:
     """Return a bank out of the cache of extracted banks, made and kept if it is not there."""
     cache = BankCache(repo_id, access)
-    at: Pinned = pinned(name, repo_id, revision, access, lambda commit: cache.path(commit, file, kind).is_file())
+    at: Pinned = pinned(name, repo_id, revision, access, lambda commit: cache.has(commit, file, kind))
     return cache.load_or_make(at.commit, file, kind, lambda: make(at.repository()))
 
 
 def _config(file: HubFile) -> dict[str, Any]:
     """Return what a timm repository says of its network: architecture, its arguments, and licence."""
     try:
-        with file.whole() as path:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+        with file.whole() as path, opened(path) as config:
+            text = config.read()
+        raw = json.loads(text.decode("utf-8"))
         about = raw.get("pretrained_cfg", raw)
         arguments = {key: value for key, value in (raw.get("model_args") or {}).items() if key not in _NOT_FOR_META}
         architecture, licence = raw["architecture"], about.get("license")

@@ -16,7 +16,8 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
-from ..errors import HubError
+from ..errors import HubError, UnreadableError
+from ..format import opened
 from .access import Access
 from .ranges import RangeReader
 from .refusals import UnwritableError, patiently, refusals
@@ -94,6 +95,7 @@ class HubFile:
 
         Raises:
             HubError: it cannot be fetched, or is not the file that the Hub announced.
+            UnreadableError: it is in the cache and cannot be read; it stays.
         """
         if cached := self.cached():
             if self.is_as_published(cached):
@@ -111,12 +113,26 @@ class HubFile:
             yield self._fetched(Path(folder))
 
     def cached(self) -> Path | None:
-        """Return the whole file as huggingface_hub's cache has it, None if it has not."""
-        found = try_to_load_from_cache(self.repo_id, self.path, self.access.hub_cache, self.commit)
+        """Return the whole file as huggingface_hub's cache has it, None if it has not.
+
+        Raises:
+            UnreadableError: the cache cannot be looked into.
+        """
+        try:
+            found = try_to_load_from_cache(self.repo_id, self.path, self.access.hub_cache, self.commit)
+        except OSError as error:
+            raise UnreadableError(
+                f"cannot look for {self.name} in the cache {self.access.hub_cache}: {error.strerror or error}"
+            ) from error
         return Path(found) if isinstance(found, str) else None
 
     def is_as_published(self, path: Path) -> bool:
-        """Whether ``path`` has the hash that the Hub announces; asks it."""
+        """Whether ``path`` has the hash that the Hub announces; asks it.
+
+        Raises:
+            UnreadableError: the file cannot be read.
+            HubError: the Hub cannot be asked.
+        """
         return _hashes_to(path, self._etag)
 
     def forget(self) -> None:
@@ -210,7 +226,8 @@ def _hashes_to(path: Path, announced: str) -> bool:
     """Compare a file with its ETag: SHA-256 in LFS, git's SHA-1 of a blob in git; any other cannot be compared."""
     if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", announced):
         return True
-    with path.open("rb") as file:
+    with opened(path) as file:
         if len(announced) == 64:
             return hashlib.file_digest(file, "sha256").hexdigest() == announced
-        return hashlib.sha1(b"blob %d\0" % path.stat().st_size + file.read()).hexdigest() == announced
+        data = file.read()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == announced
