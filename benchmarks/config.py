@@ -17,7 +17,10 @@ __all__ = ["ArmConfig", "BenchmarkError", "DataConfig", "RunConfig", "TrainConfi
 CHECKPOINT_EVERY = 120.0
 # of data that ``datasets`` reads; they came later, so where nothing is said of them a run's id knows nothing of them
 COLUMNS = ("image", "label", "subset")
+VIEWS = ("man-made", "natural")
 _INITIALS = ("pretrained", "small-depthwise", "weight-selection")
+_LARGEST_SEED = 2**63 - 1  # torch takes no larger one
+_Ranges = tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...]  # fields, what they must be, whether they are
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,21 @@ def _make(kind: type[_Config], raw: Mapping[str, Any]) -> _Config:
     return made
 
 
+def problem_of_seed(seed: int) -> str | None:
+    """Say that a seed is none that a run can have, None if it is one."""
+    return None if 0 <= seed <= _LARGEST_SEED else f"seed is {seed!s:.80}; it must be from 0 to 2**63 - 1"
+
+
+def problem_of_data(data: DataConfig) -> str | None:
+    """Say which value of a data set's description is out of its range, None if none is."""
+    where = f"[data] of {data.name!r:.80}"
+    for key, known in {"evaluate": ("test", "validation"), "view": VIEWS}.items():
+        value = getattr(data, key)
+        if value is not None and value not in known:
+            return f"{where}: {key} is {value!r:.80}; {near(value, known)}"
+    return _out_of_range(where, data, _DATA_RANGES)
+
+
 def _problem(made: "DataConfig | TrainConfig | ArmConfig | RunConfig") -> str | None:
     """Say which value is out of its range, None if none is."""
     if isinstance(made, RunConfig):
@@ -189,7 +207,9 @@ def _problem(made: "DataConfig | TrainConfig | ArmConfig | RunConfig") -> str | 
                 f"arm {made.arm.name!r:.80}: freeze_epoch is {made.train.freeze_epoch}, but the bank goes in frozen; "
                 "say inject = { freeze = false } as well"
             )
-        return f"seed is {made.seed}; it must be 0 or more" if made.seed < 0 else None
+        return problem_of_seed(made.seed)
+    if isinstance(made, DataConfig):
+        return problem_of_data(made)
     if isinstance(made, ArmConfig):
         arm = f"arm {made.name!r:.80}: "
         if made.kind not in KINDS:
@@ -202,11 +222,8 @@ def _problem(made: "DataConfig | TrainConfig | ArmConfig | RunConfig") -> str | 
             if made.bank is None and getattr(made, key) != unsaid:
                 return f"{arm}{key} is what is done with a bank, and it has none"
     if isinstance(made, TrainConfig):
-        for names, says, holds in _RANGES:
-            for name in names:
-                value = getattr(made, name)
-                if value is not None and not holds(value):
-                    return f"[train]: {name} is {value}; it must be {says}"
+        if problem := _out_of_range("[train]", made, _TRAIN_RANGES):
+            return problem
         if made.min_lr > made.lr:
             return f"[train]: min_lr is {made.min_lr}, above the lr of {made.lr}"
         if made.warmup_epochs >= made.epochs:
@@ -217,7 +234,22 @@ def _problem(made: "DataConfig | TrainConfig | ArmConfig | RunConfig") -> str | 
     return None
 
 
-_RANGES: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
+def _out_of_range(where: str, made: DataConfig | TrainConfig, ranges: _Ranges) -> str | None:
+    for names, says, holds in ranges:
+        for name in names:
+            value = getattr(made, name)
+            if value is not None and not holds(value):
+                return f"{where}: {name} is {value}; it must be {says}"
+    return None
+
+
+_DATA_RANGES: _Ranges = (
+    (("pixels", "per_class"), "1 or more", lambda value: value >= 1),
+    (("crop_pct",), "above 0 and at most 1", lambda value: 0 < value <= 1),
+    (("validation",), "above 0 and below 1", lambda value: 0 < value < 1),
+    (("split_seed",), "from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32),
+)
+_TRAIN_RANGES: _Ranges = (
     (("epochs", "batch_size", "val_interval"), "1 or more", lambda value: value >= 1),
     (("lr", "clip_grad"), "above 0", lambda value: value > 0),
     (

@@ -10,7 +10,7 @@ from typing import Any
 
 from masterkey.names import expanded
 
-from .config import BenchmarkError, DataConfig, RunConfig, run_config
+from .config import BenchmarkError, DataConfig, RunConfig, problem_of_seed, run_config
 from .data_name import place_of_data, same_data
 from .experiment_file import (
     SIZES,
@@ -148,12 +148,13 @@ class Experiment:
         They need not be the experiment's. Learning rates are chosen by the same runs as without.
 
         Raises:
-            BenchmarkError: a seed below 0.
+            BenchmarkError: a seed that no run can have.
         """
         if not seeds:
             return self
-        if min(seeds) < 0:
-            raise BenchmarkError(f"seed is {min(seeds)}; it must be 0 or more")
+        for seed in seeds:
+            if problem := problem_of_seed(seed):
+                raise BenchmarkError(problem)
         chosen = list(dict.fromkeys(seeds))
         left_out = {
             target: [*self.seeds_left_out(target), *(seed for seed in self.seeds_for(target) if seed not in chosen)]

@@ -70,7 +70,7 @@ def kill_sweeps(
         seconds: how long a sweep takes at most; kills that are not aimed come somewhere in there.
 
     Raises:
-        BenchmarkError: a result was lost, changed, half or not that of the unbroken sweep.
+        BenchmarkError: a result was lost, changed, half or not that of the unbroken sweep; a checkpoint was left.
     """
     rng, outcome = random.Random(seed), Outcome()
     store, seen = ResultStore(folder / "0"), dict[str, bytes]()
@@ -97,6 +97,8 @@ def kill_sweeps(
                 f"a sweep ended with {process.returncode}, {len(seen)} of {len(reference)} results and {len(half)} "
                 f"files half written: {error.decode(errors='replace')[-500:]}"
             )
+        if left := [path.name for path in _entries(store.root / "partial") if path.suffix == ".pt"]:
+            raise BenchmarkError(f"a sweep ended and left the checkpoints {', '.join(left)}")
         outcome.completed += 1
         if last:
             return outcome

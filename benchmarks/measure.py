@@ -22,7 +22,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
-        **{package: version(package) for package in ("masterkey", "torch", "timm")},
+        **{package: version(package) for package in ("masterkey", "torch", "timm", "numpy", "pillow")},
     }
 
 

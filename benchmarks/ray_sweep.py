@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 import tempfile
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,20 +16,22 @@ from typing import Any, Self
 import torch
 
 from masterkey.atomic import write_atomically
+from masterkey.errors import SaveError
 from masterkey.metadata import canonical_json
 
-from .claim import claim, settled
+from .claim import claim, has_no_room, settled
 from .config import BenchmarkError, RunConfig
 from .data.catalogue import DATA_VARIABLE
 from .data.store import CACHE_VARIABLE
 from .experiment import Planned
 from .runs import Finished, compute_run, record_run
 from .store import WEIGHTS_NAME, ResultStore
-from .workers import Report, Setup, record_failure
+from .workers import Report, Setup, less_memory, record_failure
 
 try:
     import ray
-    from ray.exceptions import RayError, RayTaskError
+    from ray.exceptions import OutOfDiskError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as missing:
     raise BenchmarkError("a sweep on a Ray cluster needs the extra ray: pip install 'masterkey[ray]'") from missing
 
@@ -36,6 +39,8 @@ except ImportError as missing:
 _AT_ONCE = 200
 # a run that takes its node or its worker down with it must not do so forever
 _MAX_LOSSES = 5
+# seconds that the last checkpoints get to be removed in; a node may have to start a process for it
+_PATIENCE = 10.0
 
 
 @dataclass
@@ -50,16 +55,18 @@ class _Task:
 class RayWorkers:
     """Does runs as tasks on a cluster, each with ``threads`` CPUs and ``gpus`` of a GPU.
 
-    masterkey and the data sets must be on every node: ``$MASTERKEY_DATA`` and ``$MASTERKEY_CACHE`` are handed on.
-    Weights that a run takes travel through Ray's object store. A run whose node is lost is started again elsewhere,
-    from the beginning; one whose worker died goes on from its checkpoint if it lands on the same node again.
+    A node that has as much must be there from the start: one that an autoscaler could add does not count. masterkey and
+    the data sets must be on every node: ``$MASTERKEY_DATA`` and ``$MASTERKEY_CACHE`` are handed on. Weights that a run
+    takes travel through Ray's object store. A run whose node is lost is started again elsewhere, from the beginning;
+    one whose worker died goes on from its checkpoint if it lands on the same node again. The checkpoint stays on its
+    node until the result is recorded here.
     """
 
     def __init__(self, setup: Setup, address: str) -> None:
         """Connect to the cluster.
 
         Raises:
-            BenchmarkError: there is none at ``address``.
+            BenchmarkError: there is none at ``address``, or none of its nodes has what a run takes.
         """
         self._setup = setup
         folders = {name: os.environ[name] for name in (DATA_VARIABLE, CACHE_VARIABLE) if os.environ.get(name)}
@@ -74,12 +81,17 @@ class RayWorkers:
             except (OSError, OverflowError, ValueError, RuntimeError, RayError) as error:
                 reason = " ".join(str(error).split())
                 raise BenchmarkError(f"no Ray cluster can be reached at {address!r:.100}: {reason:.300}") from error
+        if (problem := _misfit(setup)) is not None:
+            self._disconnect()
+            raise BenchmarkError(problem)
         self._remote = ray.remote(num_cpus=setup.threads, num_gpus=setup.gpus, max_retries=0)(_compute)
+        self._remove = ray.remote(num_cpus=0, max_retries=0)(Path.unlink)  # a process that does it needs no torch
         place = f"{platform.node()}:{setup.store.root.absolute()}"
         self._sweep = hashlib.sha256(place.encode()).hexdigest()[:12]
         self._tasks: dict[Any, _Task] = {}
         self._weights: dict[str, Any] = {}
         self._reports: list[Report] = []
+        self._removing: list[Any] = []
 
     def has_room(self) -> bool:
         """Whether more tasks can wait in Ray's queue; how many run at once is the cluster's matter."""
@@ -117,6 +129,11 @@ class RayWorkers:
             ray.cancel(reference, force=True)
             task.held.close()
         self._tasks.clear()
+        if self._removing:
+            ray.wait(self._removing, num_returns=len(self._removing), timeout=_PATIENCE)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._connected:
             ray.shutdown()
 
@@ -138,26 +155,55 @@ class RayWorkers:
     def _collect(self, reference: Any) -> Report:
         task = self._tasks.pop(reference)
         config = task.run.config
-        outcome: Finished | Exception
         try:
-            outcome = ray.get(reference)
+            finished, checkpoint = ray.get(reference)
         except RayTaskError as error:
-            outcome = error.cause
+            return self._hear_failure(task, error.cause)
         except RayError as error:
-            outcome = error
-        if isinstance(outcome, RayError) and task.losses < _MAX_LOSSES:
-            task.losses += 1
-            self._submit(task)
-            return Report(config.id, "lost", _one_line(outcome))
+            return self._hear_failure(task, error)
         with task.held:
-            if isinstance(outcome, Finished):
-                record_run(config, outcome, self._setup.store)
-                return Report(config.id, "done")
-            if isinstance(outcome, RayError):
-                outcome = BenchmarkError(
-                    f"its worker or node was lost {task.losses + 1} times, the last time by {_one_line(outcome)}"
-                )
-            return record_failure(config, self._setup.store, outcome)
+            record_run(config, finished, self._setup.store)
+        there = NodeAffinitySchedulingStrategy(finished.machine["ray_node"], soft=False)
+        self._removing.append(self._remove.options(scheduling_strategy=there).remote(checkpoint, missing_ok=True))
+        return Report(config.id, "done")
+
+    def _hear_failure(self, task: _Task, error: Exception) -> Report:
+        """Start a run again that was lost, else record its failure."""
+        config = task.run.config
+        if isinstance(error, OutOfMemoryError):  # on the next node it would need as much
+            error = BenchmarkError(f"out of memory on its node; {less_memory(config)} ({_one_line(error)})")
+        elif isinstance(error, OutOfDiskError):
+            error = SaveError(_one_line(error))
+        elif isinstance(error, RayError):
+            if task.losses < _MAX_LOSSES:
+                task.losses += 1
+                self._submit(task)
+                return Report(config.id, "lost", _one_line(error))
+            died = isinstance(error, WorkerCrashedError)
+            hint = f"; if memory runs out there, {less_memory(config)}" if died else ""
+            error = BenchmarkError(
+                f"its worker or node was lost {task.losses + 1} times, the last time by {_one_line(error)}{hint}"
+            )
+        with task.held:
+            return record_failure(config, self._setup.store, error)
+
+
+def _misfit(setup: Setup) -> str | None:
+    """Say why no node can take a run, if so: Ray would wait for one that can, for ever and in silence."""
+    if setup.gpus > 1 and setup.gpus % 1:
+        return f"gpus is {setup.gpus:g}; a run on Ray gets a part of one GPU, or whole ones"
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    sizes = {(float(node.get("CPU", 0)), float(node.get("GPU", 0))) for node in alive}
+    if any(cpus >= setup.threads and gpus >= setup.gpus for cpus, gpus in sizes):
+        return None
+    # one node may have the most CPUs and another the most GPUs
+    largest = sorted(
+        (cpus, gpus) for cpus, gpus in sizes if not any(c >= cpus and g >= gpus for c, g in sizes - {(cpus, gpus)})
+    )
+    return (
+        f"no node of the Ray cluster has {setup.threads} CPU and {setup.gpus:g} GPU for a run (--threads, --gpus); "
+        f"the most that a node has is {' or '.join(f'{cpus:g} CPU and {gpus:g} GPU' for cpus, gpus in largest)}"
+    )
 
 
 def _knock(address: str) -> None:
@@ -182,23 +228,39 @@ def _compute(
     sources: list[str],
     results: list[bytes],
     *weights: bytes,
-) -> Finished:
-    """What a task does, on any node: it sees only what it is given, and writes only in the node's scratch folder."""
-    torch.set_num_threads(setup.threads)
+) -> tuple[Finished, Path]:
+    """What a task does, on any node; returns, too, where its checkpoint lies.
+
+    Raises:
+        SaveError: the node has no room left.
+    """
     path = Path(tempfile.gettempdir()) / f"masterkey-ray-{os.getuid()}" / checkpoint
+    try:
+        return _train(config, setup, path, zip(sources, results, weights, strict=True)), path
+    except Exception as error:
+        if has_no_room(error):  # the error may say so only by its cause, which does not travel
+            raise SaveError(f"on the node {platform.node()}: {error}") from error
+        raise
+
+
+def _train(config: RunConfig, setup: Setup, checkpoint: Path, sources: Iterable[tuple[str, bytes, bytes]]) -> Finished:
+    """Do a run that sees only what it is given, and writes only in the node's scratch folder.
+
+    ``sources`` are the runs that it takes from: id, result, weights.
+    """
+    torch.set_num_threads(setup.threads)
     with tempfile.TemporaryDirectory() as folder:
         store = ResultStore(Path(folder))
-        for source, result, state in zip(sources, results, weights, strict=True):
-            write_atomically(store.kept_path(source) / WEIGHTS_NAME, state)
+        for source, result, weights in sources:
+            write_atomically(store.kept_path(source) / WEIGHTS_NAME, weights)
             write_atomically(store.run_path(source), result)
         finished = compute_run(
             config,
             store,
-            checkpoint=path,
+            checkpoint=checkpoint,
             device=setup.device,
             checkpoint_every=setup.checkpoint_every,
             skip_corrupt=setup.skip_corrupt,
         )
     canonical_json(finished.metrics)  # what cannot be recorded shall fail here
-    path.unlink(missing_ok=True)
     return replace(finished, machine={**finished.machine, "ray_node": ray.get_runtime_context().get_node_id()})

@@ -28,6 +28,7 @@ from masterkey.metadata import canonical_json
 
 from .claim import has_no_room
 from .config import CHECKPOINT_EVERY, BenchmarkError
+from .device import usable_device
 from .distributed import Group, is_lost_process, process_group, refuse_batch_norm
 from .experiment import SIZES, Experiment, Planned, load_experiment
 from .preflight import check_experiment
@@ -177,9 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         experiment = load_experiment(options.experiment, options.size).with_batch_size(options.batch_size)
         experiment = experiment.only(arms=options.only, targets=options.target, models=options.model)
         experiment = experiment.with_seeds(options.seed)
+        device = usable_device(options.device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         setup = Setup(
             store,
-            options.device,
+            device,
             options.threads,
             retry_before=time.time() if options.retry_failed else None,
             checkpoint_every=options.checkpoint_every,
@@ -188,8 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for remark in check_experiment(experiment, store, skip_corrupt=options.skip_corrupt):
             if first:
                 print(f"masterkey: {remark}", file=sys.stderr)
-        _check_device(options.device)
-        with process_group(options.device) as group:
+        with process_group(device) as group:
             if group.rank == 0 and options.run is not None:
                 try:
                     experiment = one_run(experiment, store, options.run)
@@ -219,24 +220,6 @@ def _do(experiment: Experiment, setup: Setup, group: Group) -> int:
     if summary is not None:
         print(summary, file=sys.stderr)
     return int(summary is not None and bool(summary.failed))
-
-
-def _check_device(device: str) -> None:
-    """Refuse GPUs that are not here."""
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:  # no device's name
-        chosen = None
-    if chosen is not None and chosen.type == "cpu":
-        return
-    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    # of several processes each takes the GPU of its number, whatever the index
-    index = chosen.index if chosen is not None and wanted == 1 else None
-    if chosen is None or chosen.type != "cuda" or torch.cuda.device_count() < max(wanted, (index or 0) + 1):
-        raise BenchmarkError(
-            f"device {device!r:.40} cannot be used for {wanted} processes here: there are {torch.cuda.device_count()} "
-            "GPUs, and every process takes one of its own (--device cuda)"
-        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from .arms import build_arm
 from .bfloat16 import are_products_wide
 from .config import CHECKPOINT_EVERY, BenchmarkError, RunConfig
 from .data import load_data
+from .device import recorded_device
 from .measure import describe_machine
 from .memory import forget_peak_memory
 from .store import WEIGHTS_NAME, ResultStore
@@ -126,7 +127,7 @@ def compute_run(
         metrics["skipped_pictures"] = list(data.skipped)
     machine = {
         **describe_machine(),
-        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
+        "device": recorded_device(device),
         "threads": torch.get_num_threads(),
         **_products(config, device),
         "seconds": round(outcome.earlier_seconds + time.perf_counter() - start, 2),

@@ -64,8 +64,8 @@ class ResultStore:
         return result
 
     def is_usable(self, run_id: str) -> bool:
-        """Whether a run's weights are here for other runs to take."""
-        return self.read(run_id) is not None and (self.kept_path(run_id) / WEIGHTS_NAME).exists()
+        """Whether a run's weights are here, and whole, for other runs to take."""
+        return self.read(run_id) is not None and _is_whole(self.kept_path(run_id) / WEIGHTS_NAME)
 
     def write(self, config: RunConfig, metrics: dict[str, Any], machine: dict[str, Any]) -> None:
         """Record a finished run, which must not be there yet; ``metrics`` in canonical bytes.
@@ -132,6 +132,17 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise BenchmarkError(f"{path} holds no record of a run but a {type(content).__name__}; move it away")
     return content
+
+
+def _is_whole(weights: Path) -> bool:
+    """Whether a file of weights is there, as long as its header says; no tensor is read."""
+    from safetensors import SafetensorError, safe_open  # here, because listing does without
+
+    try:
+        with safe_open(weights, framework="np"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _ids(folder: Path) -> list[str]:

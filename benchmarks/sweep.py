@@ -8,8 +8,9 @@ from typing import Any
 
 from masterkey.errors import SaveError
 
-from .claim import is_claimed, settled
+from .claim import claim, is_claimed, settled
 from .config import CHECKPOINT_EVERY, BenchmarkError
+from .device import plain_device, usable_device
 from .experiment import Experiment, Planned
 from .interrupt import Interrupts
 from .store import ResultStore
@@ -85,20 +86,19 @@ def run_sweep(
         threads: of every run, whatever ``jobs`` is: they decide the last bits of its figures.
         device: of every run.
         retry_before: try again what failed before this time (seconds since 1970).
-        ray: address of a Ray cluster to do it on, instead of ``jobs``.
+        ray: address of a Ray cluster to do it on, instead of ``jobs``; a node with room for a run must be there.
         gpus: the share of a GPU that a run takes there.
         checkpoint_every: seconds of a run between two checkpoints.
         skip_corrupt: leave out the pictures that cannot be decoded; the result names them.
         on_progress: called whenever a run starts an epoch or ends.
 
     Raises:
-        BenchmarkError: a result that cannot be used is in the folder; a device that does not exist; no Ray;
-            started by torchrun.
+        BenchmarkError: a result that cannot be used is in the folder; a device that does not exist; no Ray, or
+            no node of it with ``threads`` CPUs and ``gpus``; started by torchrun.
         SaveError: results cannot be written (a full disk). What was written before is whole.
     """
     _refuse_torchrun()
-    if device != "cpu" and ray is None:
-        _check_device(device)
+    device = usable_device(device) if ray is None else plain_device(device)
     setup = Setup(store, device, threads, gpus, retry_before, checkpoint_every, skip_corrupt)
     sweep = Sweep(experiment, setup, on_progress)
     with Interrupts() as interrupts, _workers(setup, jobs, ray) as workers:
@@ -192,15 +192,28 @@ class Sweep:
         """See what is finished, what is to be expected, and what of it can be told and is to be done."""
         guess = _Scores(self.scores.root, self.scores.known, guess=True)
         self.expected = _by_id(self.experiment.plan(guess))
-        for run_id in self.expected:
+        for run_id, run in self.expected.items():
             if run_id not in self.finished and self.scores.read(run_id) is not None:
                 self.finished.add(run_id)
                 self.summary.already_there.append(run_id)
+                self._remove_checkpoint(run)
         self.wanted, needed = {}, set()
         for run_id, run in reversed(_by_id(self.experiment.plan(self.scores)).items()):
             if run_id not in self.finished or (run_id in needed and not self.scores.is_usable(run_id)):
                 self.wanted[run_id] = run
                 needed |= {source.config.id for source in run.needs}
+
+    def _remove_checkpoint(self, run: Planned) -> None:
+        """Remove what a run left that was killed after its result was written and before its checkpoint was removed.
+
+        That of a source which is trained again for its weights is still wanted.
+        """
+        store, config = self.setup.store, run.config
+        checkpoint = store.partial_path(config.id)
+        if checkpoint.exists():
+            with claim(store, config.id) as mine:
+                if mine and settled(store, config, None) == "done":
+                    checkpoint.unlink(missing_ok=True)
 
     def _start_ready(self, workers: Workers) -> bool:
         """Start what is ready while there is room; returns whether another sweep does some of it."""
@@ -237,18 +250,6 @@ def _refuse_torchrun() -> None:
             f"a sweep cannot be one of {processes:.10} processes (WORLD_SIZE): to do each run with all of them, start "
             f"torchrun --nproc-per-node {processes:.10} -m masterkey.benchmarks.run_one EXPERIMENT --size SIZE"
         )
-
-
-def _check_device(device: str) -> None:
-    """Refuse a device that is not here before every run fails on it."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BenchmarkError(
-            f"device {device!r:.40} cannot be used here: {' '.join(str(error).split()):.200}"
-        ) from error
 
 
 def _workers(setup: Setup, jobs: int, ray: str | None) -> Workers:

@@ -33,6 +33,7 @@ from masterkey.create import build_timm
 
 from .config import BenchmarkError, DataConfig, TrainConfig
 from .data import Data, Part, load_data
+from .device import recorded_device, usable_device
 from .measure import describe_machine, paired_ratio
 from .training import train
 
@@ -185,10 +186,6 @@ def report(rates: dict[str, list[float]], device: str = "cpu") -> dict[str, Any]
     return arms
 
 
-def _named(device: str) -> str:
-    return device if device == "cpu" else torch.cuda.get_device_name(device)
-
-
 def main() -> None:
     """Measure, print, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,6 +203,10 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/throughput.json"))
     parser.add_argument("--pictures", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    try:
+        options.device = usable_device(options.device)
+    except BenchmarkError as error:
+        parser.error(str(error))
     if options.pictures is not None:
         print(
             run_ours(options.pictures, options.model, options.pixels, options.batch_size, options.bank, options.device)
@@ -214,7 +215,7 @@ def main() -> None:
     if options.timm_source is None:
         parser.error("--timm-source is needed")
     options.bank = options.bank or "scale-space-8"
-    before = {**describe_machine(), "device": _named(options.device), "threads": options.threads}
+    before = {**describe_machine(), "device": recorded_device(options.device), "threads": options.threads}
     version = source_version(options.timm_source)
     record = {
         "command": shlex.join(["python", "-m", "masterkey.benchmarks.throughput", *sys.argv[1:]]),

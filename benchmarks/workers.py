@@ -109,7 +109,7 @@ class ProcessWorkers:
                 report = ours.recv()
             except EOFError:
                 process.join()
-                report = _record_death(config, self._setup.store, process.exitcode or 0)
+                report = _record_death(config, self._setup.store, process.exitcode or 0, self._jobs)
             reports.append(report)
             if report.state != "running":
                 process.join()
@@ -210,8 +210,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _record_death(config: RunConfig, store: ResultStore, exit_code: int) -> Report:
-    """Record that a run took its process with it.
+def less_memory(config: RunConfig) -> str:
+    """Return what to do about a run for which there was too little memory."""
+    half = config.train.batch_size // 2
+    return f"try --batch-size {half}" if half else "use a smaller network or fewer pixels"
+
+
+def _record_death(config: RunConfig, store: ResultStore, exit_code: int, jobs: int) -> Report:
+    """Record that a run, one of so many at once, took its process with it.
 
     Raises:
         BenchmarkError: somebody told the process to end, which is no failure.
@@ -220,8 +226,8 @@ def _record_death(config: RunConfig, store: ResultStore, exit_code: int) -> Repo
     name = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
     if name in ("SIGTERM", "SIGHUP"):
         raise BenchmarkError(f"stopped, because the process of run {config.id} was told to end ({name})")
-    smaller = max(config.train.batch_size // 2, 1)
-    hint = f", as it does when memory runs out; then try --batch-size {smaller}" if name == "SIGKILL" else ""
+    fewer = ", or fewer --jobs" if jobs > 1 else ""
+    hint = f", as it does when memory runs out; then {less_memory(config)}{fewer}" if name == "SIGKILL" else ""
     with claim(store, config.id) as mine:
         if not mine:
             return Report(config.id, "busy")

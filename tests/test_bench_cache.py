@@ -102,6 +102,29 @@ def test_a_damaged_cache_is_made_again(damage, tmp_path, cache):
     assert not leftovers(cache)
 
 
+def test_an_entry_is_on_disk_before_it_is_in_its_place(tmp_path, cache, monkeypatch):
+    """A power failure would else leave files of the right sizes, with nothing in them."""
+    fsync, rename = os.fsync, Path.rename
+    synced, placed = set(), {}
+
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def place(path: Path, target: Path) -> Path:
+        if path.is_dir():
+            placed[target.name] = {each.name: each.stat().st_ino in synced for each in (path, *path.iterdir())}
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "rename", place)
+    load(image_folder(tmp_path / "bugs"), cache)
+    assert set(placed) == {"train-8", "test-8"}
+    for files in placed.values():
+        assert len(files) == 4  # the folder, pictures, labels and description
+        assert all(files.values())
+
+
 def run_load(folder: Path, cache: Path, **options) -> subprocess.Popen:
     code = (
         "import sys; from pathlib import Path\n"

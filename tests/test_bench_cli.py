@@ -247,6 +247,10 @@ def test_show_refuses_what_is_no_run(cli, tmp_path):
         ),
         (("arms", "--size", "smoke", "--device", "cuda:77"), 1, "'cuda:77' cannot be used here"),
         (("arms", "--size", "smoke", "--device", "gpu"), 1, "'gpu' cannot be used here"),
+        (("arms", "--size", "smoke", "--device", "cuda:256"), 1, "'cuda:256' cannot be used here"),
+        (("arms", "--size", "smoke", "--device", "meta"), 1, "'meta' cannot be used here: a run takes cpu, cuda"),
+        (("arms", "--size", "smoke", "--device", "meta", "--ray", "auto"), 1, "'meta' cannot be used here"),
+        (("arms", "--size", "smoke", "--seed", str(2**64)), 1, f"seed is {2**64}; it must be from 0 to 2**63 - 1"),
         (("arms", "--size", "huge"), 2, "huge"),
         (("arms",), 2, "--size"),
         (("arms", "--size", "smoke", "--jobs", "0"), 2, "jobs"),
@@ -262,6 +266,26 @@ def test_bad_input_is_one_sentence(cli, tmp_path, arguments, code, sentence):
     if code == 1:
         assert len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ({"crop_pct": 0}, "crop_pct is 0; it must be above 0 and at most 1"),
+        ({"pixels": -5}, "pixels is -5; it must be 1 or more"),
+        ({"per_class": 0}, "per_class is 0; it must be 1 or more"),
+        ({"view": "natral"}, "view is 'natral'; did you mean natural?"),
+    ],
+)
+def test_pictures_that_there_cannot_be_are_refused_before_anything_is_run(
+    cli, use, pictures, tmp_path, value, sentence
+):
+    use(single(pictures, SCRATCH, data={"tiny": {"name": str(pictures), "pixels": 32, **value}}))
+    for options in ((), ("--dry-run",)):
+        code, out, err = cli("bench", "run", "tiny", "--size", "smoke", "--results", tmp_path / "results", *options)
+        assert (code, out, len(err.splitlines())) == (1, "", 1)
+        assert sentence in err
+    assert not (tmp_path / "results").exists()
 
 
 def test_ray_without_its_extra_is_one_sentence(cli, tmp_path, monkeypatch):

@@ -328,12 +328,13 @@ def test_pictures_without_labels_are_refused(tmp_path, cache):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"pixels": 0}, "pixels must be at least 1"),
-        ({"crop_pct": 1.5}, "crop_pct must be above 0"),
-        ({"evaluate": "train"}, "evaluate must be 'validation' or 'test'"),
-        ({"validation": 1.0}, "validation must be above 0"),
-        ({"split_seed": -1}, "split_seed must be from 0"),
-        ({"per_class": 0}, "per_class must be at least 1"),
+        ({"pixels": 0}, "pixels is 0; it must be 1 or more"),
+        ({"crop_pct": 1.5}, "crop_pct is 1.5; it must be above 0 and at most 1"),
+        ({"evaluate": "train"}, "evaluate is 'train'; there are test, validation"),
+        ({"validation": 1.0}, "validation is 1.0; it must be above 0 and below 1"),
+        ({"split_seed": -1}, r"split_seed is -1; it must be from 0 to 2\*\*32 - 1"),
+        ({"per_class": 0}, "per_class is 0; it must be 1 or more"),
+        ({"view": "artificial"}, "view is 'artificial'; there are man-made, natural"),
     ],
 )
 def test_descriptions_that_make_no_sense_are_refused(options, says, tmp_path, cache):

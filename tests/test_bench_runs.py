@@ -1,15 +1,19 @@
 """A single run: what its start, its pictures and its kills leave in the records."""
 
+import json
 import random
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import PIL
 import pytest
 import torch
 from sweep_files import make_pictures, tiny_experiment
 
 from masterkey.benchmarks.checkpoint import save_checkpoint
+from masterkey.benchmarks.config import BenchmarkError
 from masterkey.benchmarks.kill_test import kill_sweeps
 from masterkey.benchmarks.runs import compute_run
 from masterkey.benchmarks.store import ResultStore
@@ -70,6 +74,18 @@ def test_corrupt_pictures_are_refused_or_left_out_and_named_in_the_result(pictur
     assert "1 pictures that cannot be decoded" in capsys.readouterr().out
 
 
+def test_a_record_tells_the_versions_that_decide_bytes(pictures, store):
+    (planned,) = scratch(pictures).plan(store)
+    run_sweep(scratch(pictures), store)
+    machine = store.read(planned.config.id)["machine"]
+    assert (machine["numpy"], machine["pillow"]) == (np.__version__, PIL.__version__)
+    path = store.run_path(planned.config.id)
+    result = json.loads(path.read_bytes())
+    del result["machine"]["numpy"], result["machine"]["pillow"]  # as older results are
+    path.write_text(json.dumps(result))
+    assert store.read(planned.config.id) == result
+
+
 class Drawn(random.Random):
     """Aims at the first write of a kind: below a half it is a checkpoint's."""
 
@@ -121,3 +137,13 @@ def test_kills_inside_the_write_of_a_checkpoint_are_counted_apart(
     outcome = kill_sweeps(command, {}, tmp_path, kills=1, seed=0, seconds=1.0)
     assert (outcome.kills, outcome.inside_write, outcome.inside_checkpoint) == (1, 1, inside_checkpoint)
     assert outcome.completed == 1
+
+
+def test_a_checkpoint_that_a_whole_sweep_leaves_is_an_error(tmp_path):
+    leaves = "import pathlib, sys; path = pathlib.Path(sys.argv[1]) / 'partial'; path.mkdir(parents=True); "
+
+    def command(root: Path) -> list[str]:
+        return [sys.executable, "-S", "-c", leaves + "(path / 'a.pt').touch()", str(root)]
+
+    with pytest.raises(BenchmarkError, match=r"a sweep ended and left the checkpoints a\.pt"):
+        kill_sweeps(command, {}, tmp_path, kills=0, seed=0, seconds=1.0)

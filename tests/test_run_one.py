@@ -206,7 +206,7 @@ def test_a_process_that_is_gone_is_no_failure_of_the_run():
     assert not is_lost_process(BenchmarkError("the loss is nan"))
 
 
-@pytest.mark.parametrize("device", ["cuda:77", "gpu", "meta"])
+@pytest.mark.parametrize("device", ["cuda:77", "cuda:256", "gpu", "meta"])
 def test_a_device_that_is_not_here_is_refused_before_the_first_run(store, device, capsys):
     assert main(["arms", "--size", "smoke", "--results", str(store.root), "--device", device]) == 1
     assert f"device {device!r} cannot be used" in capsys.readouterr().err

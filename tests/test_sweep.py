@@ -97,6 +97,30 @@ def test_threads_are_of_a_run_and_do_not_depend_on_jobs(pictures, store):
     assert store.read(run_id)["machine"]["threads"] == 2
 
 
+def test_a_cpu_may_have_a_number(pictures, store):
+    experiment = single(pictures, {"name": "scratch"})
+    assert run_sweep(experiment, store, device="cpu:0").failed == {}
+    (run_id,) = store.run_ids()
+    assert store.read(run_id)["machine"]["device"] == "cpu"
+
+
+def test_the_checkpoint_of_a_run_that_is_done_is_removed(pictures, store):
+    """As it is left by a kill between the two."""
+    experiment = single(pictures, {"name": "scratch"})
+    (run_id,) = run_sweep(experiment, store).done
+    checkpoint, weights = store.partial_path(run_id), store.kept_path(run_id) / WEIGHTS_NAME
+    checkpoint.write_bytes(b"left")
+    with claim(store, run_id):  # another sweep trains it again for its weights
+        assert run_sweep(experiment, store).already_there == [run_id]
+    assert checkpoint.exists()
+    weights.rename(weights.with_name("elsewhere"))
+    run_sweep(experiment, store)
+    assert checkpoint.exists()  # where a training for the weights goes on from
+    weights.with_name("elsewhere").rename(weights)
+    assert run_sweep(experiment, store).already_there == [run_id]
+    assert not list((store.root / "partial").iterdir())
+
+
 def test_a_sweep_that_is_killed_goes_on(pictures, tmp_path, unbroken):
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
@@ -115,7 +139,7 @@ def test_a_sweep_that_is_killed_goes_on(pictures, tmp_path, unbroken):
     assert outcome.completed >= 1
 
 
-def test_weights_that_are_missing_are_made_again_when_they_are_needed(pictures, store):
+def test_weights_that_are_missing_or_damaged_are_made_again_when_they_are_needed(pictures, store):
     experiment = single(pictures, {"name": "scratch"}, {"name": "selffer", "bank": "selffer"})
     run_sweep(experiment, store)
     source, taker = (run.config.id for run in experiment.plan(store))
@@ -124,12 +148,15 @@ def test_weights_that_are_missing_are_made_again_when_they_are_needed(pictures, 
 
     weights.unlink()
     assert run_sweep(experiment, store).done == []  # nobody needs them
-    store.run_path(taker).unlink()
-    summary = run_sweep(experiment, store)
-    assert (summary.done, summary.already_there) == ([source, taker], [])
-    assert store.run_path(source).read_bytes() == recorded
-    assert weights.read_bytes() == made
-    assert metrics_of(store) == metrics
+    for damage in (None, b"", made[:-1]):
+        if damage is not None:
+            weights.write_bytes(damage)
+        store.run_path(taker).unlink()
+        summary = run_sweep(experiment, store)
+        assert (summary.done, summary.already_there) == ([source, taker], [])
+        assert store.run_path(source).read_bytes() == recorded
+        assert weights.read_bytes() == made
+        assert metrics_of(store) == metrics
 
 
 def test_a_failure_is_recorded_and_not_tried_again_unless_asked(pictures, store, tmp_path):
@@ -365,8 +392,9 @@ def test_other_seeds(pictures, store):
         assert part.seeds_left_out("tiny") == [seed for seed in experiment.seeds if seed not in seeds]
     assert experiment.with_seeds([7, 0, 7]).command("run").endswith("--seed 7 --seed 0")
     assert experiment.with_seeds() is experiment
-    with pytest.raises(BenchmarkError, match="seed is -1; it must be 0 or more"):
-        experiment.with_seeds([3, -1])
+    for wrong in (-1, 2**63):
+        with pytest.raises(BenchmarkError, match=rf"seed is {wrong}; it must be from 0 to 2\*\*63 - 1"):
+            experiment.with_seeds([3, wrong])
 
 
 def test_a_target_with_its_own_seeds_and_sources_with_one_seed(pictures, store):

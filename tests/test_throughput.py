@@ -84,6 +84,14 @@ def test_the_device_reaches_the_training(tmp_path, monkeypatch):
     assert seen == [{"seed": 0, "device": "cuda:1"}]
 
 
+@pytest.mark.parametrize("device", ["meta", "gpu", "cuda:256"])
+def test_a_device_that_cannot_be_used_is_refused_before_anything_is_read(device, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["throughput", "--timm-source", "nowhere", "--device", device])
+    with pytest.raises(SystemExit):
+        throughput.main()
+    assert f"error: device {device!r} cannot be used here" in capsys.readouterr().err
+
+
 @dataclass
 class Outcome:
     epoch_seconds: list[float]

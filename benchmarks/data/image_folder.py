@@ -33,7 +33,7 @@ def find_image_folder(folder: Path) -> Source | None:
 
     Raises:
         BenchmarkError: a part for validation or test without class folders, classes beside empty folders, one class
-            alone, folders of pictures that are no part, or too many parts.
+            alone, folders of pictures that are no part, too many parts, or a link back to a folder that it lies in.
     """
     listing: Listing = {split: _classes(folder / split) for split in _SPLITS if (folder / split).is_dir()}
     if not listing and (classes := _classes_of(folder)):

@@ -10,7 +10,7 @@ import numpy as np
 
 from masterkey.metadata import canonical_json
 
-from ..config import BenchmarkError, DataConfig
+from ..config import BenchmarkError, DataConfig, problem_of_data
 from .decode import decode_all
 from .hub import find_source
 from .source import Opened, Roles, Source, roles
@@ -78,7 +78,8 @@ def load_data(config: DataConfig, cache_dir: Path | None = None, *, skip_corrupt
         BenchmarkError: an unknown name, a wrong layout, a picture without label or that cannot be decoded, a class
             without pictures in train, a description that makes no sense, or a cache folder that cannot be written.
     """
-    _check(config)
+    if problem := problem_of_data(config):
+        raise BenchmarkError(problem)
     source = find_source(config.name, config.columns)
     store = Store(cache_dir or cache_folder(), source.name, source.fingerprint)
     size = round(config.pixels / config.crop_pct)
@@ -98,20 +99,6 @@ def load_data(config: DataConfig, cache_dir: Path | None = None, *, skip_corrupt
     train_part, evaluate_part = (Part(entry.images, entry.labels) for entry in (learnt, judged))
     skipped = tuple(name for entry in entries.values() for name, _ in entry.skipped)
     return Data(config.name, classes, train_part, evaluate_part, config.pixels, sha256, skipped)
-
-
-def _check(config: DataConfig) -> None:
-    problems = {
-        "pixels must be at least 1": config.pixels < 1,
-        "crop_pct must be above 0 and at most 1": not 0 < config.crop_pct <= 1,
-        "evaluate must be 'validation' or 'test'": config.evaluate not in ("validation", "test"),
-        "validation must be above 0 and below 1": not 0 < config.validation < 1,
-        "split_seed must be from 0 to 2**32 - 1": not 0 <= config.split_seed < 2**32,
-        "per_class must be at least 1": config.per_class is not None and config.per_class < 1,
-    }
-    wrong = [problem for problem, there in problems.items() if there]
-    if wrong:
-        raise BenchmarkError(f"data {config.name}: {'; '.join(wrong)}; found {config}")
 
 
 def _decoded(source: Source, store: Store, evaluate: str, size: int) -> tuple[Layout, Roles, dict[str, Entry]]:

@@ -110,10 +110,28 @@ def stat_fingerprint(folder: Path, files: Iterable[Path]) -> str:
 
 
 def visible_files(folder: Path, follow_links: bool = False) -> Iterator[Path]:
-    """Yield every file below ``folder`` but the hidden ones, in one order on every file system."""
+    """Yield every file below ``folder`` but the hidden ones, in one order on every file system.
+
+    Raises:
+        BenchmarkError: links are followed, and one leads back to a folder on the way to it, so there is no end.
+    """
+    # of each folder that is still to be looked into, the real places of those on the way to it and its own
+    ways = {folder: _way((Path(os.path.realpath(folder.parent)),), folder)} if follow_links else {}
     for root, folders, files in os.walk(folder, followlinks=follow_links):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if follow_links:
+            way = ways.pop(Path(root))
+            ways |= {path: _way(way, path) for path in (Path(root, name) for name in folders)}
         yield from (Path(root, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _way(way: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
+    if not folder.is_symlink():
+        return (*way, way[-1] / folder.name)
+    place = Path(os.path.realpath(folder))
+    if any(passed.is_relative_to(place) for passed in way):
+        raise BenchmarkError(f"{folder} is a link back to {place}, which it lies in: its pictures never end; remove it")
+    return (*way, place)
 
 
 def what_is_in(folder: Path) -> str:

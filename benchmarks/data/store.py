@@ -6,8 +6,9 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BufferedWriter
 from pathlib import Path
 from secrets import token_hex
 
@@ -72,9 +73,11 @@ class Writer:
         found = {"count": len(self.labels), "size": self.size, "skipped": self.skipped}
         text = json.dumps({**meta, **found, "sha256": self._digest.hexdigest()}, indent=1)
         for name, data in ((_LABELS, labels), (_META, text.encode())):
-            (self.folder / name).write_bytes(data)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+            with (self.folder / name).open("xb") as file:
+                file.write(data)
+                _to_disk(file)
+        _to_disk(self._file)
+        _folder_to_disk(self.folder)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -203,6 +206,21 @@ class Store:
 def cache_folder() -> Path:
     """Return ``$MASTERKEY_CACHE``, or ``~/.cache/masterkey/bench``."""
     return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/masterkey/bench").expanduser()
+
+
+def _to_disk(file: BufferedWriter) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _folder_to_disk(folder: Path) -> None:
+    """Put the names of its files on disk."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems cannot do that of a folder
+            os.fsync(held)
+    finally:
+        os.close(held)
 
 
 def _remove(path: Path) -> None:

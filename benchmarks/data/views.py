@@ -7,23 +7,19 @@ from importlib.resources import files
 
 from ..config import BenchmarkError
 
-VIEWS = ("man-made", "natural")
-
 _WORDNET_ID = re.compile(r"n\d{8}(?!\d)")
 _ORDERED = 0.98  # of 1,000 names must be ImageNet's for an order to be ImageNet's: editions differ in a few names
 
 
 def classes_in_view(classes: Sequence[str], view: str) -> list[int]:
-    """Return the numbers of the classes that are in ``view``, ascending.
+    """Return the numbers of the classes that are in ``view`` (one of ``VIEWS``), ascending.
 
     Classes are known by a WordNet id at the beginning of their name, or, where a data set has all 1,000 of ImageNet
     by name only, by their order. ``imagenet_views.txt`` is the list and states its rule.
 
     Raises:
-        BenchmarkError: no such view, classes that are not ImageNet's, or none of them in the view.
+        BenchmarkError: classes that are not ImageNet's, or none of them in the view.
     """
-    if view not in VIEWS:
-        raise BenchmarkError(f"no view named {view!r:.100}; there are {' and '.join(VIEWS)}")
     side = {wordnet_id: side for wordnet_id, (side, _, _) in view_list().items()}
     ids = _wordnet_ids(classes)
     unknown = [name for name, wordnet_id in zip(classes, ids, strict=True) if wordnet_id not in side]
