@@ -10,12 +10,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from .bank import Bank
-from .errors import CheckpointError, UnknownNameError
+from .errors import CheckpointError, PlanError, UnknownNameError
 from .injection import inject
 from .names import expanded, is_there
-from .rules import DEFAULT_BANK
+from .rules import DEFAULT_BANK, SCALE_RULES
 
 _SCHEMES = ("hf-hub", "hf_hub", "local-dir")  # of timm's own names for networks that are not in its registry
+_OPTIONS = ("policy", "kernel", "freeze", "seed")  # of the injection; no network of timm's takes one of that name
 
 
 def create_model(
@@ -40,13 +41,22 @@ def create_model(
     Raises:
         UnknownNameError: no such bank or model; near names are given.
         BankFormatError, CheckpointError, HubError: the bank or the network's weights cannot be loaded.
-        NoTargetLayersError, PlanError: the bank does not go into this network.
+        NoTargetLayersError, PlanError: the bank does not go into this network, or an option of the injection is given
+            among ``timm_kwargs``.
 
     >>> model = create_model("convnext_femto", num_classes=37)  # doctest: +SKIP
     """
+    if options := {key: value for key, value in timm_kwargs.items() if key in _OPTIONS}:
+        raise _misplaced(options)
     if not isinstance(bank, Bank):
         bank = Bank.from_pretrained(bank)  # first, because it fails sooner than a network is built
-    model = build_timm(name, **timm_kwargs)
+    try:
+        model = build_timm(name, **timm_kwargs)
+    except TypeError as error:
+        refused = re.search(r"unexpected keyword argument '(scale|layers)'", str(error))
+        if not refused or not _is_option(refused[1], value := timm_kwargs.get(refused[1])):
+            raise
+        raise _misplaced({refused[1]: value}) from error
     inject(model, bank, **(inject_kwargs or {}))
     return model
 
@@ -62,6 +72,8 @@ def build_timm(name: str, **timm_kwargs: Any) -> nn.Module:
     import timm
 
     checkpoint = timm_kwargs.pop("checkpoint_path", None)
+    if checkpoint and (not is_there(str(checkpoint)) or is_there(str(checkpoint), folder=True)):  # timm logs it, too
+        raise CheckpointError(f"{checkpoint} could not be loaded into {name}: no such file")
     try:
         model: nn.Module = timm.create_model(name, **timm_kwargs)
     except RuntimeError as error:
@@ -101,6 +113,19 @@ def require_timm_name(name: str) -> None:
         near = difflib.get_close_matches(architecture[:200], timm.list_models(), n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise UnknownNameError(f"timm has no model named {name[:100]!r}{hint}")
+
+
+def _is_option(name: str, value: object) -> bool:
+    """Whether ``inject`` takes this as ``scale`` or ``layers``, words that networks of timm's have a use for, too."""
+    if name == "scale":
+        return value in SCALE_RULES
+    patterns = value if isinstance(value, list | tuple) else [value]
+    return isinstance(value, int) or all(isinstance(each, str) for each in patterns)
+
+
+def _misplaced(given: dict[str, Any]) -> PlanError:
+    are = "is an option" if len(given) == 1 else "are options"
+    return PlanError(f"{', '.join(given)} {are} of the injection: inject_kwargs={given!r:.200}")
 
 
 def _reason(error: Exception) -> str:

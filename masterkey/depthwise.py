@@ -4,13 +4,19 @@ import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import dataclass
+from threading import get_ident
+from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 
-from .errors import NoTargetLayersError
+from .errors import NoTargetLayersError, PlanError
 from .host import on_host
 from .mask import stage_of
 from .metadata import KINDS, Kernel
@@ -21,6 +27,7 @@ _log = logging.getLogger(__name__)
 _STATE = ("_parameters", "_buffers", "_modules")  # where a module keeps what is its own
 # They change no shape, but on the meta device they are the larger part of a forward pass.
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
+_OTHER_SIDES = (32, 64, 96, 128)  # of networks for small pictures, which seldom state theirs
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,9 @@ def depthwise_layers(model: nn.Module) -> Mapping[str, nn.Conv2d]:
 
     Strides, dilation, channel multipliers, even and 1xk kernels and subclasses (``Conv2dSame``) are included;
     a 1x1 convolution with groups = channels has no spatial filter and is not.
+
+    Raises:
+        PlanError: ``model`` is no network.
     """
     layers = find_layers(model, "depthwise").layers
     return {layer.name: layer.module for layer in layers if isinstance(layer.module, nn.Conv2d)}
@@ -93,22 +103,27 @@ def find_layers(model: nn.Module, kind: str = "depthwise") -> Found:
 
     Kinds: ``depthwise``; ``dense`` (spatial, groups = 1); ``pointwise`` (1x1 convolutions with groups = 1, and
     Linear layers that see a (n, h, w, c) map, as ConvNeXt writes its 1x1 convolutions); ``all`` (every
-    convolution, and those Linear layers). Where the network cannot run on the meta device, the order is that
-    of registration and no Linear layer counts. A module used under two names counts once.
+    convolution, and those Linear layers). Layers that the pass leaves out come last. Where it calls none, or fails
+    on the meta device before all were called, the order is that of registration, and where it fails no Linear layer
+    counts. A module used under two names counts once.
 
     Raises:
         NoTargetLayersError: ``kind`` is none of these.
+        PlanError: ``model`` is no network.
     """
+    require_network(model)
     if kind not in KINDS:
         raise NoTargetLayersError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
     names = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     conv_found = any(_is_kind(module, kind, on_map=False) for module in names.values())
     if not conv_found and kind in ("depthwise", "dense"):
         return Found((), "registration")
-    calls = _trace_calls(model)
+    possible = {name for name, module in names.items() if _is_kind(module, kind, on_map=True)}
+    calls = _trace_calls(model, possible)
     order = sorted(names, key=lambda name: calls.position.get(name, len(names)))  # stable: the uncalled last
     layers = tuple(FoundLayer(name, names[name]) for name in order if _is_kind(names[name], kind, name in calls.on_map))
-    return Found(layers, "forward" if calls.complete else "registration")
+    followed = calls.complete and any(layer.name in calls.position for layer in layers)
+    return Found(layers, "forward" if followed else "registration")
 
 
 def require_layers(model: nn.Module, kind: str = "depthwise") -> Found:
@@ -116,6 +131,7 @@ def require_layers(model: nn.Module, kind: str = "depthwise") -> Found:
 
     Raises:
         NoTargetLayersError: says what the network has instead.
+        PlanError: ``model`` is no network.
     """
     found = find_layers(model, kind)
     if not found.layers:
@@ -127,6 +143,14 @@ def require_layers(model: nn.Module, kind: str = "depthwise") -> Found:
             f"of its {len(convolutions)} 2-D convolutions {spatial} are spatial and {grouped} grouped"
         )
     return found
+
+
+def require_network(model: Any) -> None:
+    """Raise PlanError for what is no network, a name of one among it."""
+    if not isinstance(model, nn.Module):
+        raise PlanError(
+            f"a network is a torch.nn.Module, not {model!r:.80}; masterkey.create_model builds one by its name"
+        )
 
 
 def _spatial(module: nn.Conv2d) -> bool:
@@ -151,18 +175,21 @@ class _Calls:
     complete: bool = False
 
 
-def _trace_calls(model: nn.Module) -> _Calls:
-    """Run a weightless copy of the network on the meta device and note who is called first, and on what."""
+def _trace_calls(model: nn.Module, possible: Set[str]) -> _Calls:
+    """Run a weightless copy of the network on the meta device and note who is called first, and on what.
+
+    It is complete once it has run through, or has called all that is ``possible`` before it failed.
+    """
     others = any(each.is_floating_point() and each.dtype != torch.float32 for each in model.parameters())
     # one type for all first; but a forward pass may itself cast to the type that the network has
     for dtype in (torch.float32, None) if others else (None,):
-        calls = _calls_of_copy(model, dtype)
+        calls = _calls_of_copy(model, possible, dtype)
         if calls.complete:
             break
     return calls
 
 
-def _calls_of_copy(model: nn.Module, dtype: torch.dtype | None) -> _Calls:
+def _calls_of_copy(model: nn.Module, possible: Set[str], dtype: torch.dtype | None) -> _Calls:
     """Trace a copy whose floats are all of one type; with None they keep theirs, and the picture has the first's."""
     model, prefix = unwrapped(model)  # a DataParallel on a GPU runs no picture that is not there
     calls = _Calls({}, set())
@@ -178,19 +205,40 @@ def _calls_of_copy(model: nn.Module, dtype: torch.dtype | None) -> _Calls:
             module.register_forward_pre_hook(_note(calls, prefix + name))
         elif isinstance(module, _NORMS):
             vars(module)["forward"] = _unchanged
+    guard = _left_alone if _functions(model) & _functions(shadow) else nullcontext
     for shape in _input_shapes(model):
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), guard(model):
                 shadow(torch.empty(shape, device="meta", dtype=picture_dtype))
         except Exception as error:
-            # any network may fail in its own way without data; the order is then known to be the registration's
+            # any network may fail in its own way without data, or have a head for one size of pictures only
             _log.debug("no forward pass of %s on the meta device: %s", type(model).__name__, error)
-            calls.position.clear()
-            calls.on_map.clear()
+            calls.complete = calls.position.keys() >= possible
         else:
             calls.complete = True
+        if calls.complete:
             break
+        calls.position.clear()
+        calls.on_map.clear()
     return calls
+
+
+def _functions(model: nn.Module) -> set[int]:
+    """The functions that modules hold, by identity; a copy holds the same ones, and they may hold the network."""
+    held = [{key: value for key, value in vars(module).items() if key not in _STATE} for module in model.modules()]
+    return {id(leaf) for leaf in tree_leaves(held) if isinstance(leaf, FunctionType)}
+
+
+def _left_alone(model: nn.Module) -> RemovableHandle:
+    """Refuse, until closed, calls of the network's own layers, which would change its state and be noted nowhere."""
+    own = {id(module) for module in model.modules() if module._parameters or module._buffers}
+    thread = get_ident()  # another one may be at work with the network
+
+    def refuse(module: nn.Module, args: tuple[object, ...]) -> None:
+        if id(module) in own and get_ident() == thread:
+            raise RuntimeError(f"the copy calls a {type(module).__name__} of the network itself")
+
+    return register_module_forward_pre_hook(refuse)
 
 
 def _unchanged(input: Tensor, *rest: object) -> Tensor:
@@ -210,8 +258,9 @@ def _meta_copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     """Copy a network without its numbers: deepcopy finds every tensor already copied, to the meta device.
 
     All floats become ``dtype``, so that a network with some layers in bfloat16 takes one kind of picture. Hooks stay
-    behind: they are the caller's, and must not see a pass of the copy. What cannot be copied (a lock in a logger that
-    a module holds) is the network's own.
+    behind: they are the caller's, and must not see a pass of the copy. So do functions in the place of methods
+    (``model.forward = torch.no_grad()(model.forward)``): deepcopy takes functions as they are, and what they call is
+    the network. What cannot be copied (a lock in a logger that a module holds) is the network's own.
     """
 
     def copied(tensor: Tensor) -> Tensor:
@@ -235,7 +284,13 @@ def _meta_copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
         for value in vars(module).values():
             if not isinstance(value, nn.Module | Mapping | Sequence | Set | Tensor):
                 _copy_if_possible(value, memo)
-    return copy.deepcopy(model, memo)
+    functions = _functions(model)  # not those that a compiled block makes anew when it is copied
+    shadow = copy.deepcopy(model, memo)
+    for module in shadow.modules():
+        for name, value in list(vars(module).items()):
+            if id(value) in functions and hasattr(type(module), name):
+                del vars(module)[name]
+    return shadow
 
 
 def _copy_if_possible(value: object, memo: dict[int, object]) -> None:
@@ -249,8 +304,8 @@ def _input_shapes(model: nn.Module) -> list[tuple[int, ...]]:
     """The shapes of one picture that the network may take, the likeliest first.
 
     The sides are those that the network was built for, if it says so, else those that timm's configuration
-    states, else 224; the channels those of the first convolution (``in_chans`` is stated nowhere), or the
-    configuration's, which come first where that convolution is grouped.
+    states, else 224, and then those of small pictures; the channels those of the first convolution (``in_chans`` is
+    stated nowhere), or the configuration's, which come first where that convolution is grouped.
     """
     stated_by_timm = getattr(model, "pretrained_cfg", None)
     config = stated_by_timm if isinstance(stated_by_timm, Mapping) else {}
@@ -261,7 +316,8 @@ def _input_shapes(model: nn.Module) -> list[tuple[int, ...]]:
     seen = channels if stem is None else stem.in_channels
     # a depthwise convolution is seldom what sees the picture, and a dense one not always: CSATv2 transforms it before
     likeliest = (seen, channels) if stem is None or stem.groups == 1 else (channels, seen)
-    return [(1, count, height, width) for count in dict.fromkeys(likeliest)]
+    sizes = dict.fromkeys([(height, width), *((side, side) for side in _OTHER_SIDES)])
+    return [(1, count, *size) for size in sizes for count in dict.fromkeys(likeliest)]
 
 
 def _sides(size: object) -> Kernel | None:

@@ -72,8 +72,10 @@ def stretch(filters: Tensor, kernel: Kernel) -> Tensor:
     """Linear resampling of the positions, the map W of ``resample``, with no rescaling.
 
     Bicubic with ``align_corners=False``, one axis at a time, antialiased along an axis that shrinks; in
-    float32, deterministic on the CPU. An axis of a single entry has no shape to stretch and is zero-padded
-    about the centre instead, so that a row stays a row.
+    float32, deterministic on the CPU. Odd sides are stretched to odd sides, so that the centre stays one: an
+    even side has its last entry repeated first, and gets the next odd side's entries without the last. An axis
+    of a single entry has no shape to stretch and is zero-padded about the centre instead, so that a row stays a
+    row.
 
     Args:
         filters: (n, c, kh, kw).
@@ -86,13 +88,25 @@ def stretch(filters: Tensor, kernel: Kernel) -> Tensor:
     out = filters.float()
     for axis in (0, 1):
         old, new = out.shape[2 + axis], kernel[axis]
-        size = (new, out.shape[3]) if axis == 0 else (out.shape[2], new)
-        if old == 1:
-            out = crop_or_pad(out, size)
-        elif old != new:
-            # antialias only where it shrinks: torch's antialiased bicubic uses another cubic when it grows
-            out = F.interpolate(out, size=size, mode="bicubic", align_corners=False, antialias=new < old)
+        if old == new:
+            continue
+        if old > 1:
+            out = _stretch_odd(out, 2 + axis, new | 1)
+        out = crop_or_pad(out, (new, out.shape[3]) if axis == 0 else (out.shape[2], new))
     return out
+
+
+def _stretch_odd(filters: Tensor, axis: int, side: int) -> Tensor:
+    """Stretch one axis to an odd side; an even one gets its last entry twice, as bicubic goes on beyond a border."""
+    old = filters.shape[axis]
+    if old % 2 == 0:
+        filters = torch.cat([filters, filters.narrow(axis, old - 1, 1)], axis)
+    if old | 1 == side:
+        return filters
+    size = [*filters.shape[2:]]
+    size[axis - 2] = side
+    # antialias only where it shrinks: torch's antialiased bicubic uses another cubic when it grows
+    return F.interpolate(filters, size=size, mode="bicubic", align_corners=False, antialias=side < old)
 
 
 def resample(filters: Tensor, kernel: Kernel) -> Tensor:

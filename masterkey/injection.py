@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .bank import Bank
-from .depthwise import Found, FoundLayer, require_layers
+from .depthwise import Found, FoundLayer, require_layers, require_network
 from .errors import NotInjectedError, PlanError
 from .frozen import freeze_module, held_weight, is_frozen, require_freezable, thaw_module
 from .host import on_host
@@ -165,7 +165,7 @@ def verify(model: nn.Module) -> list[str]:
     Raises:
         NotInjectedError: no layer of ``model`` holds a bank, and none of it ever did.
     """
-    _require_network(model)
+    require_network(model)
     held = _with_record(model)
     lost = _lost(model)
     if not held and not lost:
@@ -200,14 +200,6 @@ def thaw(model: nn.Module) -> None:
         _weight(module).requires_grad_(True)
 
 
-def _require_network(model: Any) -> None:
-    """Raise PlanError for what is no network, a name of one among it."""
-    if not isinstance(model, nn.Module):
-        raise PlanError(
-            f"a network is a torch.nn.Module, not {model!r:.80}; masterkey.create_model builds one by its name"
-        )
-
-
 def _require_undistributed(model: nn.Module) -> None:
     """Refuse a network whose processes have agreed on which parameters there are.
 
@@ -216,7 +208,7 @@ def _require_undistributed(model: nn.Module) -> None:
             leave out those of new parameters without a word; or FSDP or tensor parallelism, whose parameters are parts
             of the network's.
     """
-    _require_network(model)
+    require_network(model)
     wrappers: list[type] = [nn.parallel.DistributedDataParallel]
     if "torch.distributed.fsdp" in sys.modules:  # else no network can be of it, and the import takes a while
         from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel

@@ -147,7 +147,8 @@ def make_plan(
     to the deviation of its initial weights.
 
     Raises:
-        PlanError: an unknown policy or rule, a mask that means no layer, or filters that do not fit.
+        PlanError: an unknown policy or rule, a mask that means no layer, filters that do not fit, or under ``target``
+            initial weights that do not vary.
     """
     for what, value, known in (
         ("policy", policy, POLICIES),
@@ -250,4 +251,12 @@ def _scaled(filters: Tensor, factors: Tensor, target: Target, rule: ScaleRule) -
         norms = wide.flatten(1).norm(dim=1)
         return (wide / torch.where(norms > 0, norms, 1.0).view(-1, 1, 1, 1)).float()
     deviation = wide.std()
-    return (wide * (target.initial.detach().cpu().double().std() / deviation) if deviation > 0 else wide).float()
+    if not deviation > 0:
+        return wide.float()
+    wanted = target.initial.detach().cpu().double().std()
+    if wanted == 0:
+        raise PlanError(
+            f"the initial weights of {target.name} do not vary, so they give no deviation to scale to; "
+            "use scale='source' or 'unit'"
+        )
+    return (wide * (wanted / deviation)).float()

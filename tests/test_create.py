@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import masterkey
 from masterkey import create_model, eject, verify
-from masterkey.errors import CheckpointError, UnknownNameError
+from masterkey.errors import CheckpointError, PlanError, UnknownNameError
 from masterkey.frozen import is_frozen
 
 
@@ -54,6 +54,7 @@ class TestCreateModel:
     def test_timm_is_told_to_read_weights_alone(self, tmp_path, monkeypatch):
         seen = {}
         monkeypatch.setattr(timm.models, "load_checkpoint", lambda *args, **options: seen.update(options))
+        (tmp_path / "any.pth").touch()
         create_model(CONVNEXT, "scale-space-8", checkpoint_path=str(tmp_path / "any.pth"))
         assert seen == {"weights_only": True}
 
@@ -96,6 +97,37 @@ class TestCreateModel:
         monkeypatch.setattr(timm, "create_model", None)
         with pytest.raises(UnknownNameError, match="scale-space-8"):
             create_model(CONVNEXT, "scale-space-9")
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ({"freeze": False}, "freeze is an option of the injection: inject_kwargs={'freeze': False}"),
+            (
+                {"policy": "sample", "num_classes": 3, "seed": 1},
+                "policy, seed are options of the injection: inject_kwargs={'policy': 'sample', 'seed': 1}",
+            ),
+            ({"scale": "unit"}, "scale is an option of the injection: inject_kwargs={'scale': 'unit'}"),
+            ({"layers": ["stage:1"]}, "layers is an option of the injection: inject_kwargs={'layers': ['stage:1']}"),
+        ],
+    )
+    def test_options_of_the_injection_are_told_where_they_belong(self, given, says):
+        with pytest.raises(PlanError) as refusal:
+            create_model(CONVNEXT, "scale-space-8", **given)
+        assert str(refusal.value) == says
+
+    def test_a_networks_own_arguments_stay_its_own(self):
+        model = create_model("swiftformer_xs", "scale-space-8", layers=[1, 1, 1, 1])
+        assert len(model.stages[0].blocks) == 1
+        for given in ({"layers": [1, 1]}, {"scale": 2}, {"no_such": 1}):
+            with pytest.raises(TypeError, match=next(iter(given))):
+                create_model(CONVNEXT, "scale-space-8", **given)
+
+    def test_a_checkpoint_that_is_not_there_is_one_sentence(self, tmp_path, caplog, monkeypatch):
+        monkeypatch.setattr(timm, "create_model", None)  # and nothing is built for it
+        for path in (tmp_path / "nothere.pth", tmp_path):
+            with pytest.raises(CheckpointError, match=f"{path.name} could not be loaded into {CONVNEXT}: no such file"):
+                create_model(CONVNEXT, "scale-space-8", checkpoint_path=str(path))
+        assert caplog.text == ""
 
     def test_a_checkpoint_that_does_not_fit_is_refused(self, tmp_path):
         save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")

@@ -95,7 +95,7 @@ def test_stretch_is_linear(target: tuple[int, int]) -> None:
 
 
 def blob(side: int, sigma: float) -> Tensor:
-    x = torch.arange(side) - (side - 1) / 2
+    x = torch.arange(side) - side // 2
     return torch.exp(-(x[:, None] ** 2 + x**2) / (2 * sigma**2))[None, None]
 
 
@@ -108,9 +108,24 @@ def test_resampling_keeps_the_shape_and_cropping_does_not(side: int) -> None:
 
 
 def test_detail_finer_than_the_new_grid_is_not_blown_up() -> None:
-    antisymmetric = random_filters(3, (8, 8)) - random_filters(3, (8, 8)).flip(-1)
+    antisymmetric = random_filters(3, (7, 7)) - random_filters(3, (7, 7)).flip(-1)
     # a width of one averages each row to rounding, and rounding at the filter's own norm would be noise
-    assert norms(resample(antisymmetric, (8, 1))).max() < 1e-4
+    assert norms(resample(antisymmetric, (7, 1))).max() < 1e-4
+
+
+@pytest.mark.parametrize("source", [(7, 7), (8, 8), (4, 7)])
+@pytest.mark.parametrize("target", [kernel for kernel in KERNELS if 1 not in kernel])
+def test_resampling_keeps_the_centre_of_even_sides_too(source: tuple[int, int], target: tuple[int, int]) -> None:
+    y, x = (torch.arange(side) - side // 2 for side in source)
+    fitted = resample(torch.exp(-(y[:, None] ** 2 + x**2) / 4)[None, None], target)[0, 0]
+    assert divmod(int(fitted.argmax()), target[1]) == (target[0] // 2, target[1] // 2)
+
+
+@pytest.mark.parametrize("target", KERNELS)
+def test_stretch_to_an_even_side_is_that_to_the_odd_one_without_its_last_entries(target: tuple[int, int]) -> None:
+    filters = random_filters(3, (7, 7))
+    odd = stretch(filters, (target[0] | 1, target[1] | 1))
+    torch.testing.assert_close(stretch(filters, target), odd[..., : target[0], : target[1]])
 
 
 def test_stretch_is_bicubic_antialiased_where_it_shrinks_and_keeps_constants() -> None:

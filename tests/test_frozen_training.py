@@ -18,8 +18,9 @@ from timm.models._features_fx import create_feature_extractor
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEma, ModelEmaV2, ModelEmaV3
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
+from masterkey import inject, verify
 from masterkey.errors import PlanError
 from masterkey.frozen import Frozen, freeze_module, is_frozen, thaw_module
 
@@ -116,6 +117,19 @@ def test_moving_average(make_ema):
     assert same(filters(averaged), before)
     assert same(filters(model), before)
     assert not torch.equal(averaged.head.fc.weight, start)
+
+
+def test_an_average_whose_function_writes_buffers_rounds_and_verify_notices():
+    model = make_model(freeze=False)
+    inject(model, "scale-space-8")
+    before = filters(model)
+    ema = AveragedModel(model, avg_fn=get_ema_avg_fn(0.9), use_buffers=True)
+    for _ in range(5):
+        ema.update_parameters(model)
+    assert verify(model) == []
+    assert verify(ema) == [f"module.{name}" for name in before]
+    for name, moved in filters(ema.module).items():
+        torch.testing.assert_close(moved, before[name], rtol=1e-5, atol=0)
 
 
 def test_a_moving_average_made_before_the_freeze_still_pairs_the_right_tensors():

@@ -465,6 +465,100 @@ def test_a_network_that_cannot_be_copied_says_so(caplog):
     assert "Single cannot be copied, so its layers are taken as registered: there is one of me" in caplog.text
 
 
+class WithNorm(Crossed):
+    """Its norm has a state that a forward pass in training mode changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, images):
+        return self.late(self.early(self.norm(self.stem(images))))
+
+
+def hide_by_decorator(module):
+    module.forward = torch.no_grad()(module.forward)
+
+
+def hide_by_lambda(module):
+    original = module.forward
+    module.forward = lambda *args: original(*args)
+
+
+@pytest.mark.parametrize("hide", [hide_by_decorator, hide_by_lambda])
+@pytest.mark.parametrize("part", ["", "1"])
+def test_a_function_in_the_place_of_forward_is_left_out_of_the_copy(hide, part):
+    model = nn.Sequential(nn.Identity(), WithNorm())
+    hide(model.get_submodule(part))
+    before = snapshot(model)
+    found = masterkey.depthwise.find_layers(model)
+    assert (found.order, [layer.name for layer in found.layers]) == ("forward", ["1.early", "1.late"])
+    assert_same(snapshot(model), before)  # the norm has counted no batch
+    assert "forward" in vars(model.get_submodule(part))
+
+
+def test_a_network_is_not_run_by_a_function_that_the_copy_has_of_it():
+    class Net(WithNorm):
+        def __init__(self):
+            super().__init__()
+            self.begin = lambda images: self.norm(self.stem(images))
+
+        def forward(self, images):
+            return self.late(self.early(self.begin(images)))
+
+    model = Net()
+    before = snapshot(model)
+    assert masterkey.depthwise.find_layers(model).order == "registration"
+    assert_same(snapshot(model), before)
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 8, 8, 8)  # its own calls are free again
+
+
+def test_a_pass_that_calls_none_of_the_layers_gives_no_order():
+    class Net(Crossed):
+        def forward(self, images):
+            x = self.stem(images)
+            for layer in (self.early, self.late):
+                x = nn.functional.conv2d(x, layer.weight, groups=8)
+            return x
+
+    found = masterkey.depthwise.find_layers(Net())
+    assert (found.order, [layer.name for layer in found.layers]) == ("registration", ["late", "early"])
+
+
+def test_a_compiled_block_is_followed_without_a_warning(recwarn):
+    model = nn.Sequential(torch.compile(Crossed(), backend="eager"))
+    found = masterkey.depthwise.find_layers(model)
+    expected = ["0._orig_mod.early", "0._orig_mod.late"]
+    assert (found.order, [layer.name for layer in found.layers]) == ("forward", expected)
+    assert [str(each.message) for each in recwarn] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "order"), [("depthwise", ["0.early", "0.late"]), ("all", ["0.stem", "0.early", "0.late"])]
+)
+def test_the_order_stands_where_only_the_head_fails(kind, order):
+    # of no size that is tried are there 8 x 9 x 9 numbers
+    model = nn.Sequential(Crossed(), nn.Flatten(), nn.Linear(8 * 9 * 9, 3))
+    found = masterkey.depthwise.find_layers(model, kind)
+    assert (found.order, [layer.name for layer in found.layers]) == ("forward", order)
+
+
+@pytest.mark.parametrize("side", [32, 64, 96, 128])
+def test_the_order_of_a_network_for_small_pictures_only(side):
+    class Net(Crossed):
+        def forward(self, images):
+            return super().forward(images.reshape(1, 3, side, side))
+
+    found = masterkey.depthwise.find_layers(Net())
+    assert (found.order, [layer.name for layer in found.layers]) == ("forward", ["early", "late"])
+
+
+def test_a_name_is_no_network():
+    for look in (masterkey.depthwise_layers, masterkey.depthwise.require_layers, lambda name: inject(name, "random")):
+        with pytest.raises(PlanError, match=r"a network is a torch\.nn\.Module, not 'convnext_atto'; .*create_model"):
+            look("convnext_atto")
+
+
 def on_a_gpu(model):
     """A DataParallel as it is where there is a GPU: it takes no picture but one that lies there."""
     wrapped = nn.DataParallel(model)

@@ -174,6 +174,22 @@ class TestMask:
         with pytest.raises(PlanError, match="means none of the 6 layers"):
             make_plan(self.targets, self.bank, layers=mask)
 
+    @pytest.mark.parametrize(
+        ("mask", "hint"),
+        [
+            ("stages.0", "; patterns match whole names: 'stages.0.*' or 'stage:0' is probably meant"),
+            (["stages.0"], "; patterns match whole names: 'stages.0.*' or 'stage:0' is probably meant"),
+            (["stages.0", "stage:1"], "; patterns match whole names: 'stages.0.*' or 'stage:0' is probably meant"),
+            ("stages.0.1", "; patterns match whole names: 'stages.0.1.*' is probably meant"),
+            ("1.dw", "; patterns match whole names: '*.1.dw' is probably meant"),
+            ("nothing.*", "layers (stages.0.0.dw, stages.0.1.dw, stages.1.0.dw, …)"),
+        ],
+    )
+    def test_a_part_of_a_name_is_told_from_a_pattern(self, mask, hint):
+        with pytest.raises(PlanError) as caught:
+            make_plan(self.targets, self.bank, layers=mask)
+        assert str(caught.value).endswith(hint)
+
     @pytest.mark.parametrize("policy", ["stack", "sample"])
     def test_a_layer_gets_the_same_filters_whatever_the_mask(self, policy):
         whole = [ids(a) for a in make_plan(self.targets, self.bank, policy=policy).assignments]
@@ -221,6 +237,14 @@ class TestScale:
         ]
         for assignment in make_plan(targets, bank, scale="target").assignments:
             assert torch.allclose(assignment.filters.std(), assignment.target.initial.std(), rtol=1e-4)
+
+    def test_target_refuses_a_layer_whose_initial_weights_do_not_vary(self):
+        bank = make_bank((K3, 6, 1.0), (K3, 6, 1.0))
+        for value in (0.0, 0.1):
+            targets = [make_targets((K3, 6))[0], Target("flat.dw", None, 1.0, torch.full((6, 1, 3, 3), value))]
+            with pytest.raises(PlanError, match=r"of flat\.dw do not vary, .* use scale='source' or 'unit'"):
+                make_plan(targets, bank, scale="target")
+            assert make_plan(targets, bank, scale="target", layers=1).selected == (True, False)
 
 
 class TestControls:
