@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masterkey.analysis import autoencoder
 from masterkey.analysis.controls import CONTROLS
 from masterkey.analysis.families import LABELS, NONE, THRESHOLD, Families, classify, shares, shares_by_layer
 from masterkey.analysis.families_line import classify_along, sweep
 from masterkey.atomic import write_atomically
 from masterkey.bank import Bank
 from masterkey.catalog import recipes
+from masterkey.distill import autoencoder
 from masterkey.shapes import shapes_of
 
 from .family_subjects import KEPT

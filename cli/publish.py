@@ -171,7 +171,7 @@ def publish(
         raise typer.BadParameter("say --all; a single bank goes up with: masterkey push DIR REPO")
     if to is None and not dry:
         raise typer.BadParameter("say where to, with --to NAMESPACE, or --dry-run", param_hint="--to")
-    from masterkey.hub.catalogue import plan_publication, publish_recipe
+    from masterkey.hub.publication import plan_publication, publish_recipe
 
     if not dry:
         failed, sent = 0, []

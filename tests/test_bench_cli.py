@@ -10,7 +10,6 @@ import pytest
 import torch
 from sweep_files import make_pictures, tiny_experiment
 
-from masterkey.analysis import autoencoder
 from masterkey.benchmarks import experiment as experiment_module
 from masterkey.benchmarks import first_batch
 from masterkey.benchmarks.config import DataConfig
@@ -19,7 +18,7 @@ from masterkey.benchmarks.dry_run import dry_run
 from masterkey.benchmarks.experiment import experiment_names, load_experiment
 from masterkey.benchmarks.store import ResultStore
 from masterkey.cli.main import run
-from masterkey.distill import greedy
+from masterkey.distill import autoencoder, greedy
 
 
 @pytest.fixture

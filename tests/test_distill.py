@@ -7,12 +7,11 @@ import pytest
 import torch
 
 import masterkey
-from masterkey.analysis import autoencoder
 from masterkey.cli.main import run
-from masterkey.distill import METHODS, Distilled, distill, explained, greedy, lloyd, prepare, prune
+from masterkey.distill import METHODS, Distilled, autoencoder, distill, explained, greedy, lloyd, prepare, prune
 from masterkey.distill.curve import curve_csv, plot_curve
 from masterkey.distill.pruning import REASONS, near_duplicates
-from masterkey.distill.structure import is_random, spatial_order
+from masterkey.distill.randomness import is_random, spatial_order
 from masterkey.errors import BankFormatError, MasterkeyError
 from masterkey.extract import from_state_dict
 from masterkey.shapes import filter_table, shapes_of

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import masterkey
-from masterkey.analysis import autoencoder
 from masterkey.analysis.families import FAMILIES, LABELS, NONE, classify, shares, shares_by_layer
 from masterkey.analysis.families_line import classify_along, sweep
+from masterkey.distill import autoencoder
 from masterkey.errors import MasterkeyError
 from masterkey.shapes import shapes_of
 

@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 
-from masterkey.analysis import autoencoder
 from masterkey.analysis.families import LABELS
 from masterkey.benchmarks import families
+from masterkey.distill import autoencoder
 from masterkey.extract import from_state_dict
 
 

@@ -12,7 +12,7 @@ from masterkey.cli.main import run
 from masterkey.closed_form.scale_space import scale_space_filters
 from masterkey.errors import QualityError
 from masterkey.extract import from_state_dict
-from masterkey.hub.catalogue import plan_publication
+from masterkey.hub.publication import plan_publication
 from masterkey.hub.publish import push_files, read_folder
 from masterkey.index import index
 from masterkey.names import load_bank

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..distill.autoencoder import CodeLine
 from ..metadata import Kernel
-from .autoencoder import CodeLine
 from .families import LABELS, NONE, classify
 
 SAMPLES = 50

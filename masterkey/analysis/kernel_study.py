@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..distill import Prepared, Pruning, prepare, prune
+from ..distill.autoencoder import CodeLine
 from ..distill.greedy import CANDIDATES, GreedyKeys
 from ..metadata import Kernel
 from ..shapes import FilterTable, filter_table, shapes_of
-from .autoencoder import CodeLine
 from .drawn import MOST, Drawn, draw
 from .structure import Surveyed
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from .autoencoder import LOSS_EVERY
+from ..distill.autoencoder import LOSS_EVERY
 from .collection import Collection, Grouping
 from .controls import CONTROLS
 from .families import LABELS, NONE, THRESHOLD, shares

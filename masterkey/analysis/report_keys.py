@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..distill import METHODS, explained, match, mean_match
-from ..distill.distill import KEYS_NAME
+from ..distill.distillation import KEYS_NAME
 from ..distill.greedy import MOST
 from ..metadata import Kernel
 from ..shapes import shapes_of

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import BankFormatError
 from ..shapes import FilterTable, Shapes
 from .pruning import REASONS, Pruning
-from .structure import CHUNK
+from .randomness import CHUNK
 
 COLUMNS = ("layer", "filter", "key", "a", "b", "error", "pruned")
 NO_KEY = -1

@@ -7,7 +7,7 @@ whose loss costs least of the share of variance explained.
 import torch
 from torch import Tensor
 
-from ..analysis.autoencoder import CodeLine, train
+from .autoencoder import CodeLine, train
 
 CANDIDATES = 50
 BEST = 10

@@ -5,10 +5,10 @@ from typing import Any
 from ..bank import Bank
 from ..errors import MasterkeyError
 from ..metadata import Kernel
-from .distill import distill
+from .distillation import distill
 from .pruning import RandomRule
+from .randomness import is_random
 from .result import Distilled
-from .structure import is_random
 
 
 def by_kernel(bank: Bank) -> dict[Kernel, Bank]:

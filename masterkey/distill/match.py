@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..analysis.extra import needs
+from ..extra import needs
 from ..host import on_host
 
 

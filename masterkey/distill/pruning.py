@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..shapes import FilterTable, Shapes, near_dead
 from ..whole import as_seed, whole_number
-from .structure import CHUNK, is_random
+from .randomness import CHUNK, is_random
 
 REASONS = ("", "dead", "constant", "random", "duplicate", "undrawn")
 KEPT, DEAD, CONSTANT, RANDOM, DUPLICATE, UNDRAWN = range(len(REASONS))

@@ -10,7 +10,7 @@ from ..format import METADATA_KEY, WEIGHTS_NAME, opened, read, read_header
 from ..pins import check_known
 from . import remote_safetensors
 from .access import Access
-from .pinning import Pinned, pinned
+from .commit import Pinned, pinned
 from .ranges import RangeIgnoredError
 from .remote_file import HubFile
 

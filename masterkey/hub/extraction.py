@@ -17,7 +17,7 @@ from ..extract import bank_of_checkpoint, bank_of_layers, tag_datasets, wanted_f
 from ..format import opened
 from .access import Access
 from .bank_cache import BankCache
-from .pinning import Pinned, pinned
+from .commit import Pinned, pinned
 from .remote_checkpoint import read_remote
 from .remote_file import HubFile, UrlFile
 from .remote_safetensors import INDEX_SUFFIX

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..extra import needs
+from ...extra import needs
 from ..formation import Formation, Reproducibility
 from .style import COLOURS, INK, SEQUENTIAL, SOFT, box, figure, plain, shortened
 

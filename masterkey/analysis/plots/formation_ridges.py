@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ..extra import needs
+from ...extra import needs
 from ..formation import Formation
 from .style import SEQUENTIAL, figure, finish_ridges, name_ridge
 

@@ -3,7 +3,7 @@
 import io
 from typing import TYPE_CHECKING, Any
 
-from ..extra import needs
+from ...extra import needs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,9 +1,9 @@
-"""The extra that figures and models need."""
+"""The extra ``analysis``: what figures and a matching of keys need, imported when it is needed."""
 
 from importlib import import_module
 from typing import Any
 
-from ..errors import MasterkeyError
+from .errors import MasterkeyError
 
 
 def needs(module: str) -> Any:

@@ -19,9 +19,9 @@ from .assignment import assign
 from .greedy import MOST
 from .keys import METHODS, KeysOf, explained
 from .pruning import Pruning, RandomRule, prune
+from .randomness import CHUNK, is_random
 from .result import Distilled
 from .stated import STEP
-from .structure import CHUNK, is_random
 
 KEYS_NAME = "keys.weight"
 
