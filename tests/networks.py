@@ -2,6 +2,7 @@
 
 import timm
 import torch
+from torch import nn
 
 import masterkey
 
@@ -52,3 +53,16 @@ def train(model, steps=2):
         optimizer.zero_grad()
         model(torch.randn(2, 3, 64, 64)).square().mean().backward()
         optimizer.step()
+
+
+class Crossed(nn.Module):
+    """Registers its layers in another order than it calls them in."""
+
+    def __init__(self):
+        super().__init__()
+        self.late = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.early = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.stem = nn.Conv2d(3, 8, 1)
+
+    def forward(self, images):
+        return self.late(self.early(self.stem(images)))

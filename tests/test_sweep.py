@@ -18,7 +18,6 @@ from sweep_files import make_pictures, tiny_experiment
 import masterkey
 from masterkey.benchmarks.claim import claim, is_claimed
 from masterkey.benchmarks.config import BenchmarkError
-from masterkey.benchmarks.interrupt import Interrupts
 from masterkey.benchmarks.kill_test import kill_sweeps, metrics_of
 from masterkey.benchmarks.progress import Display
 from masterkey.benchmarks.report.results import collect
@@ -267,24 +266,6 @@ def test_a_run_that_is_held_elsewhere_is_waited_for(pictures, store):
     assert summaries[0].done == [other, held]
 
 
-def test_a_claim_removes_what_a_killed_process_left(store):
-    leftovers = [
-        store.root / "runs" / ".abc.json.1a2b3c4d.partial",
-        store.root / "failed" / ".abc.json.1a2b3c4d.partial",
-        store.root / "partial" / "abc.pt.partial",
-        store.kept_path("abc") / f".{WEIGHTS_NAME}.1a2b3c4d.partial",
-    ]
-    others = [store.root / "runs" / ".abd.json.1a2b3c4d.partial", store.root / "runs" / "abc.json"]
-    for path in (*leftovers, *others):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"half")
-    with claim(store, "abc") as mine, claim(store, "abc") as twice:
-        assert (mine, twice) == (True, False)
-    assert [path.exists() for path in leftovers] == [False] * 4
-    assert all(path.exists() for path in others)
-    assert not list((store.root / "partial").iterdir())  # the lock is gone too
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -322,25 +303,6 @@ def test_a_full_disk_stops_the_sweep_and_it_goes_on_later(pictures, store, unbro
 
     assert set(run_sweep(tiny_experiment(pictures), store, jobs=2).done) == set(unbroken)
     assert metrics_of(store) == unbroken
-
-
-def test_an_interrupt_waits_for_the_end_of_a_step_and_a_second_one_does_not():
-    with Interrupts() as interrupts:
-        interrupts.check()
-        signal.raise_signal(signal.SIGINT)  # is held back
-        with pytest.raises(KeyboardInterrupt):
-            interrupts.check()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    heard: list[int] = []
-    try:
-        signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-        with Interrupts():
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    assert heard == [signal.SIGINT]
 
 
 def test_an_interrupt_stops_the_sweep_and_it_goes_on_later(pictures, store, unbroken):
