@@ -11,10 +11,10 @@ from .errors import BenchmarkError
 def place_of_data(name: str, folder: Path) -> str:
     """Return the name of a data set as runs have it: of a folder that is named by its path, the absolute path.
 
-    ``mine/flowers`` is such a path where that is a folder, and else a repository on the Hub. A slash at the end, links
-    and ``..`` change nothing: one folder has one name.
+    ``mine`` and ``mine/flowers`` are such paths where there is such a folder, and else a set known by that name and a
+    repository on the Hub. A slash at the end, links and ``..`` change nothing: one folder has one name.
     """
-    if name.startswith((".", "~", "/")) or ("/" in name and is_there(str(folder / name))):
+    if name.startswith((".", "~", "/")) or is_there(str(folder / name)):
         return str((folder / expanded(name)).resolve())
     return name
 

@@ -56,6 +56,7 @@ def dry_run(
     experiment: Experiment,
     store: ResultStore,
     *,
+    skip_corrupt: bool = False,
     on_built: Callable[[Built], None] = lambda built: None,
 ) -> list[Built]:
     """Build every network with every arm of an experiment, and the first batch of every data set; offline.
@@ -67,11 +68,12 @@ def dry_run(
     Args:
         experiment: what to build.
         store: finished runs.
+        skip_corrupt: whether pictures that cannot be decoded are left out of the first batches.
         on_built: called after each.
     """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        builder = _Builder(Path(folder))
+        builder = _Builder(Path(folder), skip_corrupt)
         distinct = {canonical_json(_parts(run)): run for run in expected_runs(experiment, store)}
         for run in distinct.values():
             rows.append(builder.build(run))
@@ -94,8 +96,8 @@ class _Filled:
 class _Builder:
     """Builds one run after the other, and what they share once."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store, self.folder = ResultStore(folder), folder
+    def __init__(self, folder: Path, skip_corrupt: bool) -> None:
+        self.store, self.folder, self.skip_corrupt = ResultStore(folder), folder, skip_corrupt
         self.batches: dict[str, Batch] = {}
         self.networks: dict[str, nn.Module] = {}
         self.untrained: dict[str, str] = {}
@@ -126,7 +128,7 @@ class _Builder:
         data, recipe = replace(config.data, evaluate="test"), replace(config.train, lr=0.0, freeze_epoch=None)
         key = canonical_json([asdict(data), asdict(recipe)])
         if key not in self.batches:
-            self.batches[key] = first_batch(config)
+            self.batches[key] = first_batch(config, skip_corrupt=self.skip_corrupt)
         return self.batches[key]
 
     def _with_stand_ins(self, run: Planned) -> tuple[RunConfig, list[str]]:

@@ -16,6 +16,7 @@ from .data_name import place_of_data
 from .errors import BenchmarkError
 from .typed import near
 
+_BANK_FILE = "model.safetensors"  # as in masterkey.format, which imports torch
 SIZES = ("smoke", "small", "paper")
 _NAMED = ("models", "targets")
 LAYOUTS = ("arms", "matrix", "curve", "bars")  # of its report
@@ -33,11 +34,20 @@ def is_path(name: str) -> bool:
 
 
 def absolute(name: str, folder: Path) -> str:
-    """Return a path that begins with ``.`` or ``~`` as an absolute one, seen from ``folder``; any other name as it is.
+    """Return the name of a bank with its path made absolute, seen from ``folder``; one without a path as it is.
 
-    Run ids are made of names. A relative one would mean other pictures elsewhere, and find their results.
+    A path begins with ``.`` or ``~``, or is a bank's folder or file there; a rule may stand before it, as in
+    ``shuffled-pixels:./mine``. Run ids are made of names. A relative one would mean other filters elsewhere, and find
+    their results.
     """
-    return str((folder / expanded(name)).resolve()) if name.startswith((".", "~")) else name
+    rule, colon, path = name.rpartition(":")
+    if rule == "scratch":
+        return name
+    beside = folder / expanded(path)
+    is_bank = (beside / _BANK_FILE).is_file() or (path.endswith(".safetensors") and beside.is_file())
+    if path.startswith((".", "~")) or (path and is_bank):
+        return f"{rule}{colon}{beside.resolve()}"
+    return name
 
 
 def built_in_names() -> list[str]:

@@ -2,10 +2,11 @@
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,12 +15,14 @@ from torch import Tensor
 from .augment import augment, draw_mixing
 from .config import DataConfig, RunConfig
 from .data.catalogue import HubSet, resolve
-from .data.decode import decode
+from .data.decode import decode_all
 from .data.hub import find_source
-from .data.source import roles
+from .data.source import Pictures, roles
 from .data.splits import limit
 from .data.views import classes_in_view, view_list
+from .errors import BenchmarkError
 
+_Value = TypeVar("_Value")
 _UNKNOWN_CLASSES = 10  # of a repository that the catalogue does not describe
 
 
@@ -32,27 +35,29 @@ class Batch:
     note: str | None
 
 
-def first_batch(config: RunConfig) -> Batch:
+def first_batch(config: RunConfig, *, skip_corrupt: bool = False) -> Batch:
     """Make the first batch; of a data set on the Hub, with random pictures.
 
+    With ``skip_corrupt`` pictures of it that cannot be decoded are left out, and it is that much shorter.
+
     Raises:
-        BenchmarkError: an unknown data set, or a folder that cannot be read as one.
+        BenchmarkError: an unknown data set, a folder that cannot be read as one, or a picture that cannot be decoded.
     """
     data, recipe = config.data, config.train
-    images, classes, note = _pictures(data, recipe.batch_size)
+    images, classes, note = _pictures(data, recipe.batch_size, skip_corrupt)
     numbers = torch.arange(len(images))
     batch = augment(torch.from_numpy(images), numbers, recipe, data.pixels, seed=config.seed, epoch=0)
     mixing = draw_mixing(recipe, data.pixels, seed=config.seed, epoch=0, batch=0)
     return Batch(batch if mixing is None else mixing.images(batch), classes, note)
 
 
-def _pictures(config: DataConfig, batch_size: int) -> tuple[np.ndarray, int, str | None]:
+def _pictures(config: DataConfig, batch_size: int, skip_corrupt: bool) -> tuple[np.ndarray, int, str | None]:
     """Return uint8 (B, s, s, 3), the number of classes, and what stands in."""
     size = round(config.pixels / config.crop_pct)
     where = resolve(config.name)
     if not isinstance(where, HubSet):
-        with _encoded(config, batch_size) as (encoded, classes):
-            return np.stack([decode(data, size) for data in encoded]), classes, None
+        with _first(config, batch_size) as (first, classes):
+            return _decoded(config.name, first, size, skip_corrupt), classes, None
     classes, pictures = (where.size[0], where.size[1]) if where.size else (_UNKNOWN_CLASSES, batch_size)
     if config.view and classes == len(view_list()):
         classes = sum(view == config.view for view, _, _ in view_list().values())
@@ -61,8 +66,19 @@ def _pictures(config: DataConfig, batch_size: int) -> tuple[np.ndarray, int, str
     return images, classes, f"random pictures: {where.repo} is on the Hub, not here"
 
 
+def _decoded(name: str, pictures: Pictures, size: int, skip_corrupt: bool) -> np.ndarray:
+    decoded = list(decode_all(pictures, size, f"decoding the first of {name}"))
+    damaged = [f"{pictures.name(index)}: {reason}" for index, reason in decoded if isinstance(reason, str)]
+    whole = [picture for _, picture in decoded if not isinstance(picture, str)]
+    if damaged and not (skip_corrupt and whole):
+        raise BenchmarkError(
+            f"{len(damaged):,} of the first pictures of {name} cannot be decoded, such as {damaged[0]}"
+        )
+    return np.stack(whole)
+
+
 @contextmanager
-def _encoded(config: DataConfig, batch_size: int) -> Iterator[tuple[list[bytes], int]]:
+def _first(config: DataConfig, batch_size: int) -> Iterator[tuple[Pictures, int]]:
     """Give the first pictures that would be learnt from, still encoded, and the number of classes."""
     source = find_source(config.name, config.columns)
     with tempfile.TemporaryDirectory() as scratch, source.open(Path(scratch)) as opened:
@@ -72,7 +88,11 @@ def _encoded(config: DataConfig, batch_size: int) -> Iterator[tuple[list[bytes],
         if config.per_class:
             rows = rows[limit(pictures.labels[rows], config.per_class, config.split_seed)]
         first = rows[: _batch_length(len(rows), batch_size)]
-        yield [pictures.read(int(row)) for row in first], len(kept)
+        yield Pictures(pictures.labels[first], _at(pictures.read, first), _at(pictures.name, first)), len(kept)
+
+
+def _at(of: Callable[[int], _Value], rows: np.ndarray) -> Callable[[int], _Value]:
+    return lambda index: of(int(rows[index]))
 
 
 def _batch_length(pictures: int, batch_size: int) -> int:

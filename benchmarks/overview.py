@@ -34,8 +34,10 @@ class Listed:
         return asdict(self)
 
 
-def list_experiments(store: ResultStore, names: Sequence[str] = ()) -> list[Listed]:
+def list_experiments(store: ResultStore, names: Sequence[str] = (), targets: Sequence[str] = ()) -> list[Listed]:
     """Return these experiments, which may be TOML files, in this order; without names all that are built in.
+
+    With ``targets`` only the runs on these count; a folder of pictures or a repository on the Hub may be one of them.
 
     Raises:
         BenchmarkError: no such experiment or file, or a result that cannot be used is in the folder.
@@ -43,7 +45,8 @@ def list_experiments(store: ResultStore, names: Sequence[str] = ()) -> list[List
     finished = set(store.run_ids())
     listed = []
     for name in names or experiment_names():
-        experiments = {size: load_experiment(name, size) for size in experiment_sizes(name)}
+        whole = {size: load_experiment(name, size) for size in experiment_sizes(name)}
+        experiments = {size: experiment.only(targets=targets) for size, experiment in whole.items()}
         ids = {
             size: [run.config.id for run in expected_runs(experiment, store)]
             for size, experiment in experiments.items()

@@ -39,7 +39,7 @@ def check_names(experiment: Experiment) -> None:
                     raise BenchmarkError(
                         f"arm {str(arm['name'])!r:.80}: the bank {str(meant.path)!r:.300} does not exist"
                     )
-                if isinstance(meant, PathName) and meant.path.is_dir():
+                if isinstance(meant, PathName):
                     Bank.from_pretrained(meant.path)
     for model in dict.fromkeys(models):
         require_timm_name(str(networks.get(model, {}).get("name", model)))

@@ -51,6 +51,12 @@ def check_pictures(experiment: Experiment, store: ResultStore, *, skip_corrupt: 
             results[run.config.data][run.config.id] = store.read(run.config.id)
     remarks: list[str] = []
     for config, runs in results.items():
+        folder = Path(config.name).resolve()
+        if store.root.resolve().is_relative_to(folder) and not (folder / "train").is_dir():  # classes side by side
+            raise BenchmarkError(
+                f"the results would lie in the folder of pictures {config.name}, as one of its classes; give another "
+                "folder with --results"
+            )
         finished = {run_id: result["metrics"] for run_id, result in runs.items() if result is not None}
         # where all is done nothing has to be decoded; else what was left out once has to be left out again
         were_left_out = len(finished) == len(runs) and any("skipped_pictures" in each for each in finished.values())

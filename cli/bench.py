@@ -24,6 +24,7 @@ def list_(
         list[str] | None, typer.Argument(metavar="EXPERIMENT…", help="Names or TOML files; all that are built in.")
     ] = None,
     results: Results = None,
+    target: Targets = None,
     json: Json = False,
 ) -> None:
     """List the experiments and how much of each is done.
@@ -32,11 +33,13 @@ def list_(
 
     masterkey bench list
 
+    masterkey bench list own-pictures --target ./my-pictures
+
     masterkey bench list ./my-experiment.toml
     """
     from masterkey.benchmarks.overview import list_experiments
 
-    rows = list_experiments(_store(results), experiments or ())
+    rows = list_experiments(_store(results), experiments or (), target or ())
     if json:
         print_json([row.to_dict() for row in rows])
     else:
@@ -139,7 +142,7 @@ def run(
     loaded = [experiment.only(**part).with_seeds(seed or ()).with_batch_size(batch_size) for experiment in whole]
     store = _store(results)
     if dry:
-        _dry_run(dict(zip(names, loaded, strict=True)), store, json)
+        _dry_run(dict(zip(names, loaded, strict=True)), store, skip_corrupt, json)
         return
     from masterkey.benchmarks.preflight import check_experiment
     from masterkey.benchmarks.progress import Display
@@ -219,11 +222,16 @@ def show(
         print_table(columns, [[_shown(epoch[column]) for column in columns] for epoch in curve])
 
 
-def _dry_run(experiments: Mapping[str, "Experiment"], store: "ResultStore", json: bool) -> None:
+def _dry_run(experiments: Mapping[str, "Experiment"], store: "ResultStore", skip_corrupt: bool, json: bool) -> None:
     from masterkey.benchmarks.dry_run import dry_run
 
     rows = {
-        name: dry_run(experiment, store, on_built=lambda row: tell(f"built {row.data} {row.model} {row.arm}"))
+        name: dry_run(
+            experiment,
+            store,
+            skip_corrupt=skip_corrupt,
+            on_built=lambda row: tell(f"built {row.data} {row.model} {row.arm}"),
+        )
         for name, experiment in experiments.items()
     }
     several = len(rows) > 1

@@ -63,14 +63,19 @@ def distill(
     from masterkey.distill.curve import EVERY, FEW, is_curve
     from masterkey.folder import CURVE_NAMES
 
-    for figures in [output / CURVE_NAMES[1], *([] if curve is None else [curve.with_suffix(".csv")])]:
-        if is_there(str(figures)) and not is_curve(figures):
-            raise SaveError(f"{figures} is no curve and would be replaced by one; give another name")
+    for name in banks:
+        if is_there(name) and is_there(str(output)) and output.resolve() == Path(name).resolve():
+            raise SaveError(f"{output} is what is distilled, and would be replaced by its keys; give another folder")
     source = _load(banks, kernel)
     from masterkey.distill import by_kernel
 
     parts = {f"{kh}x{kw}": part for (kh, kw), part in by_kernel(source).items()}
     several = len(parts) > 1
+    folders = [output / size for size in parts] if several else [output]
+    curves_there = [folder / CURVE_NAMES[1] for folder in folders]
+    for figures in [*curves_there, *([] if curve is None else [curve.with_suffix(".csv")])]:
+        if is_there(str(figures)) and not is_curve(figures):
+            raise SaveError(f"{figures} is no curve and would be replaced by one; give another name")
     if several:
         tell(f"{source.name} has filters of {', '.join(parts)}; each size goes into a folder of its own")
     if without := len(source) - sum(map(len, parts.values())):

@@ -122,9 +122,9 @@ def init(
 
     Examples:
 
-    masterkey init convnext_femto --bank scale-space-8 --num-classes 37 -o model.safetensors
+    masterkey init convnext_atto --bank scale-space-8 --num-classes 37 --model-kwargs ls_init_value=1.0 -o a.safetensors
 
-    masterkey init convnext_atto --num-classes 17 --model-kwargs ls_init_value=1.0 -o model.safetensors
+    masterkey init mobilenetv3_small_100 --num-classes 17 -o model.safetensors
     """
     options = inject_options(policy, layers, kernel, scale, seed)
     more = parse_model_kwargs(model_kwargs or [])

@@ -235,7 +235,10 @@ def _not_safetensors(where: str, start: bytes, length: int, size: int) -> str:
     if kind := foreign_kind(start):
         return f"{where} is {kind}"
     if start.startswith((b"PK\3\4", b"\x80")):
-        return f"{where} is a torch checkpoint or another pickle or zip file, not a safetensors file"
+        return (
+            f"{where} is a torch checkpoint or another pickle or zip file, not a safetensors file; of a network's "
+            "checkpoint masterkey extract makes a bank"
+        )
     if len(start) < 8:
         return f"{where} is not a safetensors file: it ends after {len(start)} bytes"
     return (

@@ -9,6 +9,8 @@ import pytest
 from hub_server import HubServer
 from hub_worker import Worker
 
+from masterkey.cli.main import run
+
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -66,3 +68,16 @@ def hurried(_hub_server: HubServer, hub_home: Path) -> Iterator[Worker]:
     """A process with the same cache that waits a second for an answer."""
     with Worker(_hub_server, hub_home, HF_HUB_ETAG_TIMEOUT="1", HF_HUB_DOWNLOAD_TIMEOUT="1") as worker:
         yield worker
+
+
+@pytest.fixture
+def cli(capfd):
+    """Run the command line in this process: exit code and what it said."""
+
+    def call(*arguments) -> tuple[int, str]:
+        code = run([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out + captured.err
+
+    return call

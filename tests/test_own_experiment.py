@@ -15,7 +15,6 @@ from masterkey.benchmarks.own_banks import check_names
 from masterkey.benchmarks.own_data import check_pictures
 from masterkey.benchmarks.store import ResultStore
 from masterkey.benchmarks.sweep import expected_runs
-from masterkey.cli.main import run
 
 MINE = """
 targets = ["mine"]
@@ -43,19 +42,6 @@ def mine(tmp_path, monkeypatch) -> Path:
     make_pictures(folder / "pictures")
     (folder / "mine.toml").write_text(MINE)
     return folder
-
-
-@pytest.fixture
-def cli(capfd):
-    """Run the command line in this process: exit code and what it said."""
-
-    def call(*arguments) -> tuple[int, str]:
-        code = run([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out + captured.err
-
-    return call
 
 
 def test_several_experiments_are_run_one_by_one(mine, cli, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from .source import Pictures
@@ -90,4 +90,9 @@ def decode_all(pictures: Pictures, size: int, title: str) -> Iterator[tuple[int,
 
 def _reason(error: Exception) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return _ADDRESS.sub("", first)[:200]
+    said = _ADDRESS.sub("", first)[:200].rstrip(".")
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make it smaller"
+    if isinstance(error, UnidentifiedImageError):
+        return f"{said}; of a format that Pillow does not read, such as HEIC, make JPEG or PNG"
+    return said

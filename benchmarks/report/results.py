@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..store import ResultStore, default_store
 SCRATCH, RANDOM, SELFFER = "scratch", "random", "selffer"
 _NOISE = ("random", "random-8", "random-local", "shuffled-pixels")  # banks that hold no shape, whatever an arm's name
 DONE = "done"
+_NAMED = 3  # folders of pictures, in a message
 _NOT_THE_MACHINE = ("seconds", "epoch_seconds", "peak_memory", "load_average")
 
 
@@ -266,10 +268,20 @@ def collect(experiment: Experiment, store: ResultStore) -> Results:
     if not any(run.status == DONE for run in listed.values()):
         where = [] if store.root == default_store().root else ["--results", str(store.root)]
         raise BenchmarkError(
-            f"no run of {experiment.name} at size {experiment.size} is finished in {store.root}; "
+            f"no run of {experiment.name} at size {experiment.size} is finished in {store.root}{_elsewhere(store)}; "
             f"first: {experiment.command('run', *where)}"
         )
     return Results(experiment, cells, tuple(listed.values()), machines)
+
+
+def _elsewhere(store: ResultStore) -> str:
+    """Name the folders of pictures that finished runs learnt from: one was perhaps meant, or moved since."""
+    results = [store.read(run_id) for run_id in store.run_ids()]
+    names = {str(result["metrics"]["config"]["data"]["name"]) for result in results if result is not None}
+    folders = sorted(name for name in names if Path(name).is_absolute())
+    if not folders:
+        return ""
+    return f" (runs there learnt from {', '.join(folders[:_NAMED])}: is that the --target?)"
 
 
 def _cell(

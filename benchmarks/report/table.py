@@ -47,7 +47,9 @@ class Table:
     rows: tuple[Mapping[str, Value], ...]
 
     def shown_columns(self, rows: Sequence[Mapping[str, Value]]) -> list[Column]:
-        """Columns worth showing for ``rows``: a key that is the same in each goes without saying."""
+        """Columns worth showing for ``rows``: a key that is the same in each of several goes without saying."""
+        if len(rows) == 1:
+            return list(self.columns)
         return [
             column for column in self.columns if not column.key or len({row[column.name] for row in rows}) != 1
         ] or list(self.columns)

@@ -90,7 +90,7 @@ def _other_pictures(results: Results) -> str:
     for cell in results.cells.values():
         seen.setdefault(cell.target, set()).update(run.pictures for run in cell.runs.values())
     skipped = max((run.skipped or 0 for run in results.listed), default=0)
-    left_out = f" Up to {skipped:,} pictures that cannot be decoded were left out." if skipped else ""
+    left_out = f" Pictures that cannot be decoded were left out, up to {skipped:,} of a run." if skipped else ""
     mixed = [target for target, pictures in seen.items() if len(pictures) > 1]
     if not mixed:
         return left_out

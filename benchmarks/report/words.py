@@ -101,7 +101,10 @@ def _over(results: Results, model: str, target: str, arm: str) -> dict[str, Samp
 def _refusal(results: Results, model: str, target: str, best: str | None) -> str | None:
     """Say why nothing may be claimed, or None."""
     cells, controls = results.at(model, target), results.controls(model, target)
+    left_out = {str(arm["name"]) for arm in results.experiment.left_out}
     for control in (SCRATCH, RANDOM):
+        if control not in controls and control in left_out:
+            return f"the control {control} was left out"
         if control not in controls:
             return f"the control {control} is no arm of this experiment"
         if not all(_is_what_it_says(control, cell) for arm, cell in cells.items() if arm.partition("/")[0] == control):
@@ -110,8 +113,8 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
         is_here = model in arm.get("models", [model]) and target in arm.get("targets", [target])
         if is_here and _would_control(results, model, target, arm):
             return f"the control {arm['name']} was left out"
-    if left_out := results.experiment.seeds_left_out(target):
-        return f"the experiment's seed {left_out[0]} was left out"
+    if unasked := results.experiment.seeds_left_out(target):
+        return f"the experiment's seed {unasked[0]} was left out"
     if best is None:
         return "no arm with a bank has a finished run"
     for name in controls:
