@@ -420,7 +420,7 @@ class Bank:
 
         Args:
             repo_id: ``NAMESPACE/NAME``; created if it does not exist.
-            private: create it as private; an existing repository stays as it is.
+            private: create it as private; a public one that is there is refused.
             token: the Hub's; the one that was logged in with if not given.
             create_pr: open a pull request instead of committing to ``main``.
             allow_degenerate: publish it even if most of its filters are in degenerate layers.

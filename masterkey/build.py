@@ -46,6 +46,8 @@ def build_bank(
     if recipe.rule == "trained" and source is None:
         return shipped_bank(recipe)
     if recipe.rule == "computed":
+        if source is not None:
+            raise RecipeError(f"{recipe.name} is computed from a formula and takes no source")
         from .closed_form.banks import computed_bank
 
         return computed_bank(recipe.name, None, licence=recipe.licence)

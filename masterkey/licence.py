@@ -22,7 +22,8 @@ def licence_parts(licence: str | None) -> tuple[str, ...]:
 
 def is_non_commercial(licence: str | None) -> bool:
     """Say whether a licence, or a part of a joint one, is marked as non-commercial by its name."""
-    return any(re.search(r"(^|-)(nc|non-?commercial)(-|$)", part) for part in licence_parts(licence))
+    spelt = (re.sub(r"[^a-z0-9.]+", "-", part) for part in licence_parts(licence))
+    return any(re.search(r"(^|-)(nc|non-?commercial)(-|$)", part) for part in spelt)
 
 
 def hub_front_matter(licence: str | None) -> dict[str, str]:

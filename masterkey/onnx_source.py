@@ -121,11 +121,16 @@ def _convolutions(path: Path) -> Iterator[_Convolution]:
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if node.op_type == "Constant" and "value" in attributes:
             weights[node.output[0]] = attributes["value"].t
-        elif node.op_type == "Conv" and (tensor := weights.get(node.input[1])) is not None and len(tensor.dims) == 4:
+        elif node.op_type == "Conv" and (tensor := weights.get("".join(node.input[1:2]))) is not None:
+            if len(tensor.dims) != 4:
+                continue
             _check_name(path, node.input[1])
-            weight = torch.from_numpy(numpy_helper.to_array(tensor).astype("float32"))
+            values = numpy_helper.to_array(tensor)
             strides = list(attributes["strides"].ints) if "strides" in attributes else [1, 1]
+            if values.dtype.kind in "OSUc" or len(strides) != 2:
+                raise CheckpointError(f"{path}: {node.input[1]!r:.100} is no 2-d convolution of real weights")
             groups = int(attributes["group"].i) if "group" in attributes else 1
+            weight = torch.from_numpy(values.astype("float32"))
             yield _Convolution(node.input[1], weight, groups, (int(strides[0]), int(strides[1])))
 
 

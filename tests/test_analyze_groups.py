@@ -9,6 +9,7 @@ from masterkey.analysis.chance import chance
 from masterkey.analysis.collection import Tags, open_collection
 from masterkey.analysis.drift import drift
 from masterkey.analysis.findings import FindingLog
+from masterkey.analysis.plots.style import as_shown
 from masterkey.analysis.quality import qualities
 from masterkey.analysis.report_drift import kernel_section
 from masterkey.analysis.report_groups import Comparison, alone, drawable, refusal
@@ -77,6 +78,23 @@ def test_banks_without_a_common_kernel_are_named_and_all_else_is_written(tmp_pat
     assert run([*options, str(tmp_path / "resized"), "--resize", "5", "--how", "crop"]) == 0
     assert "left out" not in capsys.readouterr().err
     assert [row[:3] for row in rows_of(tmp_path / "resized" / "drift-5x5.csv")[1:]] == [["bank", "fives", "threes"]]
+
+
+def test_banks_that_cannot_be_resized_are_named(tmp_path, capsys):
+    for name, kernel in (("evens", 4), ("threes", 3), ("more", 3)):
+        save(tmp_path / "banks", name, kernel)
+    options = ["analyze", str(tmp_path / "banks"), "--no-families", "--keys", "0", "--resize", "3", "--how", "exact"]
+    run([*options, "-o", str(tmp_path / "out")])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Could not be read" in page and "evens: " in page and "evens" in capsys.readouterr().err
+
+
+def test_names_that_matplotlib_would_read_as_mathematics_are_shown(tmp_path):
+    for name in ("a$b^$c", "_hidden"):
+        save(tmp_path / "banks", name, 3)
+    assert run(["analyze", str(tmp_path / "banks"), "--no-families", "--keys", "0", "-o", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert as_shown("_hidden").startswith(" ") and as_shown("a$b^$c") == r"a\$b^\$c"
 
 
 def test_only_the_bank_that_is_alone_is_left_out(undrawn, tmp_path):

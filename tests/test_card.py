@@ -116,6 +116,20 @@ def test_a_licence_as_the_hub_wants_it(licence, front, non_commercial):
     assert is_non_commercial(licence) is non_commercial
 
 
+@pytest.mark.parametrize(
+    ("licence", "non_commercial"),
+    [
+        *(
+            (spelt, True)
+            for spelt in ("CC BY-NC 4.0", "cc_by_nc_4.0", "research only, non-commercial", "Non commercial")
+        ),
+        *((spelt, False) for spelt in ("CC BY 4.0", "Apache 2.0", "encoder licence")),
+    ],
+)
+def test_non_commercial_is_known_however_it_is_spelt(licence, non_commercial):
+    assert is_non_commercial(licence) is non_commercial
+
+
 @pytest.mark.parametrize("text", ['a: "b" # c', "- x", "${name}", "$sha256", "'", "{}", "é 漢 😀", "null", "a | b"])
 def test_card_of_odd_texts(tmp_path, text):
     bank = make_bank(text, licence=text, base_model=text, datasets=(text,))

@@ -116,6 +116,17 @@ def test_a_curve_does_not_replace_figures_of_something_else(mixed, tmp_path, cap
     (tmp_path / "run" / "curve.csv").write_text("epoch,accuracy\n1,50\n")
     assert run(["distill", str(mixed), "-o", str(tmp_path / "run"), *KMEANS, "--kernel", "3"]) == 1
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["curve.csv"]
+    (tmp_path / "parts" / "3x3").mkdir(parents=True)
+    (tmp_path / "parts" / "3x3" / "curve.csv").write_text("epoch,accuracy\n1,50\n")
+    assert run(["distill", str(mixed), "-o", str(tmp_path / "parts"), *KMEANS]) == 1
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["3x3"]
+
+
+def test_what_is_distilled_is_not_replaced(mixed, capsys):
+    before = {path.name: path.read_bytes() for path in mixed.iterdir()}
+    assert run(["distill", str(mixed), "-o", f"{mixed}/", *KMEANS, "--kernel", "3"]) == 1
+    assert "is what is distilled" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in mixed.iterdir()} == before
 
 
 def test_several_banks_are_joined(mixed, tmp_path):

@@ -189,6 +189,18 @@ def test_a_sharded_checkpoint(hub, online, tmp_path):
     assert found.metadata.source.sha256_announced is None
 
 
+def test_a_prefix_goes_from_all_shards_or_none(hub, online, tmp_path):
+    """Else layers that are not one would get one name, and one of them would be lost."""
+    (name, value), *_ = filters(STATE).items()
+    shards = {"a.safetensors": {f"module.{name}": value}, "b.safetensors": {name: value + 1}}
+    index = {"weight_map": {layer: shard for shard, state in shards.items() for layer in state}}
+    repo_id = new_repo()
+    files = {shard: save(state) for shard, state in shards.items()}
+    hub.add(repo_id, {**files, "model.safetensors.index.json": json.dumps(index).encode()})
+    found = loaded(online, f"bank = Bank.from_pretrained('hf://{repo_id}/model.safetensors.index.json')", tmp_path)
+    assert set(found.layers) == {name, f"module.{name}"}
+
+
 @pytest.mark.parametrize(
     "index", [b"", b"{}", b"[]", b'{"weight_map": {"a": "../a.safetensors"}}', b'{"weight_map": {"a": 1}}', b"\xff"]
 )

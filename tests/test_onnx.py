@@ -123,6 +123,18 @@ def test_broken_files_and_missing_kinds_are_refused(file, tmp_path):
         Bank.from_checkpoint(tmp_path / "away.onnx")
     with pytest.raises(CheckpointError, match="unknown kind"):
         Bank.from_checkpoint(file, "round")
+    for number, (inputs, values, strides) in enumerate(
+        [(["x", "w"], weight(4, 1, 3, 3), [2]), (["x", "w"], weight(4, 1, 3, 3).astype("complex64"), [1, 1])]
+    ):
+        node = onnx.helper.make_node("Conv", inputs, ["y"], group=4, strides=strides)
+        graph = onnx.helper.make_graph([node], "net", [], [], [onnx.numpy_helper.from_array(values, "w")])
+        onnx.save(onnx.helper.make_model(graph), tmp_path / f"{number}.onnx")
+        with pytest.raises(CheckpointError, match="no 2-d convolution of real weights"):
+            Bank.from_checkpoint(tmp_path / f"{number}.onnx")
+    bare = onnx.helper.make_graph([onnx.helper.make_node("Conv", ["x"], ["y"])], "net", [], [])
+    onnx.save(onnx.helper.make_model(bare), tmp_path / "bare.onnx")
+    with pytest.raises(CheckpointError, match="holds no depthwise"):
+        Bank.from_checkpoint(tmp_path / "bare.onnx")
     empty = onnx.helper.make_model(onnx.helper.make_graph([], "net", [], []))
     onnx.save(empty, tmp_path / "empty.onnx")
     with pytest.raises(CheckpointError, match="holds no depthwise"):

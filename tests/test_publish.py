@@ -112,7 +112,8 @@ def test_private_stays_private(hub, shell, folder, tmp_path):
     hub.add("org/open", {"README.md": b""})
     done = shell("push", folder, "org/open", "--private")
     assert "is there already and is public" in refused(done)
-    assert content(hub, "org/open") == {"README.md"}
+    assert "is there already and is public" in refused(shell("push", folder, "org/open", "--private", "--create-pr"))
+    assert content(hub, "org/open") == {"README.md"} and "refs/pr/1" not in hub.store.repositories["org/open"].refs
 
 
 def test_a_pull_request_from_python(hub, folder, tmp_path):

@@ -335,3 +335,9 @@ def test_list_and_info_say_where_a_bank_comes_from(capfd):
     facts = json.loads(capfd.readouterr().out)
     assert facts["filters"] == {"3x3": 2236, "5x5": 2052, "7x7": 1212, "9x9": 924, "11x11": 144}
     assert facts["sha256"] == index()["mixnet-s.in1k"].sha256 or facts["sha256"] == "not pinned"
+
+
+def test_a_computed_bank_takes_no_source(tmp_path):
+    with pytest.raises(RecipeError, match="computed from a formula and takes no source"):
+        build_folder(recipes()["scale-space-8"], tmp_path / "s", source="weights.pth")
+    assert not (tmp_path / "s").exists()

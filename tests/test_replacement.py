@@ -78,6 +78,14 @@ def test_replaced_filters_keep_mean_and_norm_and_no_other_changes(how):
     assert torch.equal(after["two.weight"], again["two.weight"])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_replaced_filters_keep_their_type(dtype):
+    before = {name: weight.to(dtype) for name, weight in layers().items()}
+    of = census(layers())
+    for how in ("noise", "mean"):
+        assert {weight.dtype for weight in replaced(before, of, of.members("derivative"), how, 0).values()} == {dtype}
+
+
 def test_an_unknown_way_is_refused():
     of = census(layers())
     with pytest.raises(MasterkeyError, match="noise, mean or pixels"):

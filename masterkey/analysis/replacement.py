@@ -119,7 +119,7 @@ def replaced(
                     mean = means[label, tuple(weight.shape[2:])]
                     same = labels[name][mask] == label
                     unit[same] = (shapes.unit[same] @ mean).sign()[:, None] * mean
-            flat[mask] = (shapes.mean[:, None] + shapes.norm[:, None] * unit.double()).float()
+            flat[mask] = (shapes.mean[:, None] + shapes.norm[:, None] * unit.double()).to(flat.dtype)
         new[name] = flat.view_as(weight)
     return new
 

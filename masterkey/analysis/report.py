@@ -86,6 +86,7 @@ def analyse(collection: Collection, **options: Unpack[Options]) -> tuple[str, li
         banks = [ResizedFilters(filters, resize, how) for filters in collection.banks]
         resized = Collection(list(banks), collection.tags)
         read = resized.survey()
+        collection.broken |= resized.broken
     if refused := refusal(read):
         sections.append(Section("not-compared", "Not compared", [f"{refused[:1].upper()}{refused[1:]}."], ()))
     sections += [kernel_section(resized, read, layers, kernel, comparison) for kernel in kernels(read)]

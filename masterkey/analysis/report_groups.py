@@ -80,7 +80,9 @@ def alone(read: Sequence[Surveyed]) -> dict[str, list[Kernel]]:
     found = {of.filters.label: kernels([of]) for of in read}
     banks = Counter(kernel for sizes in found.values() for kernel in sizes)
     return {
-        label: sizes for label, sizes in found.items() if len(found) > 1 and all(banks[kernel] < 2 for kernel in sizes)
+        label: sizes
+        for label, sizes in found.items()
+        if len(found) > 1 and sizes and all(banks[kernel] < 2 for kernel in sizes)
     }
 
 

@@ -137,7 +137,12 @@ def _measured(
         fg, fl = (unit * smooth).sum(1), (unit * laplacian).sum(1)
         # f = c * smooth + d * laplacian, least squares; gamma = -d / c
         c, d = fg * ll - fl * gl, fl * gg - fg * gl
-        weight = (-d / torch.where(c == 0, 1e-12, c)).clamp(0, LARGEST_GAMMA)
+        best = -d / torch.where(c == 0, 1e-12, c)
+        # the squared cosine is a ratio of parabolas in gamma: where its peak is out of range, either end may be best
+        low, high = torch.zeros_like(best), torch.full_like(best, LARGEST_GAMMA)
+        at_low, at_high = ((fg - end * fl).square() / (gg - 2 * end * gl + end**2 * ll) for end in (low, high))
+        inside = (best >= 0) & (best <= LARGEST_GAMMA)
+        weight = torch.where(inside, best, torch.where(at_low >= at_high, low, high))
     return weight, (unit * _models(kernel, form, y, x, weight)).sum(1)
 
 

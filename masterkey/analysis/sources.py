@@ -56,7 +56,7 @@ def as_planes(filters: FilterSource) -> Tensor:
         BankFormatError: they are not what their file promises.
     """
     if isinstance(filters, Tensor) and filters.ndim == 3:
-        return filters
+        filters = filters[:, None]
     of = as_filters(filters)
     sizes = sorted({info.kernel for info in of.layers})
     if len(sizes) > 1:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..analysis.plots.style import as_shown
 from ..errors import MasterkeyError
 
 if TYPE_CHECKING:
@@ -55,7 +56,13 @@ def plot_curve(curves: Mapping[str, Curve]) -> "Figure":
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, curve in curves.items():
-        axes.plot([keys for keys, _ in curve], [1 - share for _, share in curve], marker="o", markersize=3, label=name)
+        axes.plot(
+            [keys for keys, _ in curve],
+            [1 - share for _, share in curve],
+            marker="o",
+            markersize=3,
+            label=as_shown(name),
+        )
     axes.set(xlabel="keys", ylabel="mean error of the filters", ylim=(0, 1))
     axes.secondary_yaxis("right", functions=(_other, _other)).set_ylabel("share of variance explained")
     axes.grid(alpha=0.3)

@@ -48,8 +48,8 @@ def push_files(
         with _time_limit():
             if not create_pr:  # a pull request is made to a repository that is there
                 patiently(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
-                if private and not api.model_info(repo_id).private:
-                    raise PublishError(f"{repo_id} is there already and is public, so nothing private goes into it")
+            if private and not patiently(lambda: api.model_info(repo_id)).private:
+                raise PublishError(f"{repo_id} is there already and is public, so nothing private goes into it")
             # first, because it makes attempts of its own, unlike the commit
             api.preupload_lfs_files(repo_id, additions, create_pr=create_pr, free_memory=False)
             message = f"Bank {bank.name}, {bank.sha256[:16]}"

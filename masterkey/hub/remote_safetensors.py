@@ -35,8 +35,10 @@ def read_header(reader: RangeReader) -> tuple[Header, int]:
         raise CheckpointError(str(error)) from error
 
 
-def read_safetensors(reader: RangeReader, wanted: Wanted) -> Checkpoint:
+def read_safetensors(reader: RangeReader, wanted: Wanted, prefix: str | None = None) -> Checkpoint:
     """Read the tensors for which ``wanted(name, shape)`` holds; in no order, because the file keeps none.
+
+    ``prefix`` is what wrappers have put before every name, where more than this file is to be asked for that.
 
     Raises:
         CheckpointError: not a sound safetensors file, or a bank.
@@ -45,7 +47,7 @@ def read_safetensors(reader: RangeReader, wanted: Wanted) -> Checkpoint:
     header, begin = read_header(reader)
     if METADATA_KEY in header.metadata:
         raise CheckpointError(f"{reader.name} is a bank already; load it by the name of its repository")
-    prefix = common_prefix(header.tensors)
+    prefix = common_prefix(header.tensors) if prefix is None else prefix
     own = {name.removeprefix(prefix): entry for name, entry in header.tensors.items()}
     chosen = {name: entry for name, entry in own.items() if wanted(name, tuple(entry["shape"]))}
     spans = [(begin + entry["data_offsets"][0], begin + entry["data_offsets"][1]) for entry in chosen.values()]
@@ -67,11 +69,12 @@ def read_sharded(index: HubFile, wanted: Wanted) -> Checkpoint:
         shards = sorted(set(names.values()))
         if not all(isinstance(shard, str) and "/" not in shard and shard.endswith(".safetensors") for shard in shards):
             raise ValueError("it names shards that are no safetensors files beside it")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index.name} is no index of a sharded safetensors file: {error!s:.100}") from error
     tensors: dict[str, Tensor] = {}
+    prefix = common_prefix(names)
     for shard in shards:
-        tensors |= read_safetensors(index.sibling(shard).reader(), wanted).tensors
+        tensors |= read_safetensors(index.sibling(shard).reader(), wanted, prefix).tensors
     return Checkpoint(tensors, ordered=False, total=len(names))
 
 

@@ -18,7 +18,7 @@ _DPI = 150
 def figure(width: float, height: float, title: str) -> "Figure":
     """Return an empty figure of a size in inches; it belongs to no window and no global state."""
     made: Figure = needs("matplotlib.figure").Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    made.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    made.suptitle(as_shown(title), x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
     return made
 
 
@@ -55,7 +55,7 @@ def finish_ridges(axes: "Axes", title: str) -> None:
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_yticks([])
-    axes.set_title(title, fontsize=8, color=SOFT)
+    axes.set_title(as_shown(title), fontsize=8, color=SOFT)
 
 
 def box(axes: "Axes", values: list[Any], positions: list[float], width: float, colour: str) -> None:
@@ -76,8 +76,14 @@ def box(axes: "Axes", values: list[Any], positions: list[float], width: float, c
 
 
 def shortened(label: str, most: int = 28) -> str:
-    """Return a label of at most ``most`` letters; what is too much goes from the middle."""
-    return label if len(label) <= most else f"{label[: most - most // 2 - 1]}…{label[-(most // 2) :]}"
+    """Return a label of at most ``most`` letters, as matplotlib shows it; what is too much goes from the middle."""
+    return as_shown(label if len(label) <= most else f"{label[: most - most // 2 - 1]}…{label[-(most // 2) :]}")
+
+
+def as_shown(label: str) -> str:
+    """Return a label that matplotlib shows as it is: between dollars it reads mathematics, one with ``_`` it hides."""
+    escaped = label.replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
 
 
 def png_bytes(drawn: "Figure") -> bytes:
