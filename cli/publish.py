@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from masterkey.catalog import find_recipe, published_recipes
+from masterkey.catalog import find_recipe, published_recipes, recipes
 from masterkey.errors import MasterkeyError
 from masterkey.index import index
 
@@ -65,7 +65,7 @@ def build(
     if all_ and source is not None:
         raise typer.BadParameter("a file is the source of one bank only", param_hint="--source")
     chosen = published_recipes() if recipe is None else [find_recipe(recipe)]
-    if lock and chosen[0].name not in index():
+    if lock and (chosen[0].name not in index() or recipes().get(chosen[0].name) != chosen[0]):
         raise typer.BadParameter(
             "only built-in banks that are extracted or trained are in the index", param_hint="--lock"
         )

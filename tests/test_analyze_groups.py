@@ -97,6 +97,14 @@ def test_names_that_matplotlib_would_read_as_mathematics_are_shown(tmp_path):
     assert as_shown("_hidden").startswith(" ") and as_shown("a$b^$c") == r"a\$b^\$c"
 
 
+def test_every_atlas_has_a_file_of_its_own(tmp_path):
+    long = "/".join(["a" * 90] * 4)
+    for name in ("x/y", "x-y", long):
+        save(tmp_path / "banks", name, 3)
+    assert run(["analyze", str(tmp_path / "banks"), "--no-families", "--keys", "0", "-o", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").glob("atlas-*.png"))) == 3
+
+
 def test_only_the_bank_that_is_alone_is_left_out(undrawn, tmp_path):
     for name, kernels in (("a", (3,)), ("b", (3, 5)), ("c", (7,))):
         save(tmp_path, name, *kernels)

@@ -122,6 +122,8 @@ def test_names_folders_and_files_can_be_mixed(folder, tmp_path):
         ("", "found nothing"),
         ("bank,task\none,a\none,b\n", "describes one more than once"),
         ("model,bank\nfoo\n", "line 2 names no bank"),
+        ("bank,model,dataset\none,MCUNet, small,imagenet\n", "line 2 has more cells than the first line"),
+        ("bank,model,model\none,a,b\n", "names model more than once"),
         ("bank,task\none,a\n\n,b\n", "line 4 names no bank"),
         ("bank,task\nelsewhere,a\n", "describes elsewhere, but there is no such bank"),
     ],

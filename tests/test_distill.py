@@ -235,6 +235,9 @@ def test_bad_input_is_refused_in_a_sentence():
     flat = from_state_dict({"a.weight": torch.ones(4, 1, 7, 7)}, name="flat")
     with pytest.raises(MasterkeyError, match="nothing is left to distil; of its 4: 4 constant"):
         distill(flat)
+    for wrong in ({"dead": float("nan")}, {"dead": -1}, {"duplicates": float("inf")}, {"duplicates": float("nan")}):
+        with pytest.raises(MasterkeyError, match=f"{next(iter(wrong))} is a "):
+            prepare(from_state_dict({"a.weight": torch.randn(40, 1, 3, 3)}, name="noise"), **wrong)
     with pytest.raises(MasterkeyError, match="unknown method 'best'; known: greedy, kmeans, medoids"):
         distill(BANK, method="best")
     with pytest.raises(MasterkeyError, match="there can be 1 to 4"):

@@ -138,6 +138,8 @@ def test_few_filters_are_not_assessable():
     (eight,) = assess(bank_of(draw(8, 3)))
     assert eight.entropy > eight.threshold and eight.verdict == "not assessable"
     assert assess(bank_of(draw(17, 3)))[0].verdict == "not assessable"
+    pair = torch.randn(500, 1, 1, 2, generator=torch.Generator().manual_seed(0))  # of two components H cannot be larger
+    assert assess(bank_of(pair))[0].verdict == "not assessable"
     assert assess(bank_of(draw(18, 3)))[0].verdict != "not assessable"
 
 

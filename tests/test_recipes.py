@@ -341,3 +341,10 @@ def test_a_computed_bank_takes_no_source(tmp_path):
     with pytest.raises(RecipeError, match="computed from a formula and takes no source"):
         build_folder(recipes()["scale-space-8"], tmp_path / "s", source="weights.pth")
     assert not (tmp_path / "s").exists()
+
+
+def test_a_file_with_a_built_in_name_does_not_change_the_index(own_index, tmp_path, capfd):
+    """Else anybody's weights would be pinned as the built-in bank's."""
+    (tmp_path / "own.toml").write_text(OWN.replace('"mine"', '"hornet-tiny.in1k"'))
+    assert run(["build", str(tmp_path / "own.toml"), "--source", "x.pth", "-o", str(tmp_path / "o"), "--lock"]) == 2
+    assert "only built-in banks" in " ".join(capfd.readouterr().err.split())

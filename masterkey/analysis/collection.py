@@ -192,6 +192,10 @@ def _read_tags(path: Path) -> dict[str, dict[str, str]]:
             f"{path}: its first line must name the column bank and any of {', '.join(known)}, "
             f"found {', '.join(columns) or 'nothing'}"
         )
+    if len(set(columns)) != len(columns):
+        raise MasterkeyError(f"{path}: its first line names {max(columns, key=columns.count)} more than once")
+    if longer := next((line for line, row in rows if row.get(None)), None):
+        raise MasterkeyError(f"{path}: line {longer} has more cells than the first line; quote what holds a comma")
     if unnamed := next((line for line, row in rows if not row["bank"]), None):
         raise MasterkeyError(f"{path}: line {unnamed} names no bank")
     labels = [row["bank"] for _, row in rows]

@@ -20,6 +20,7 @@ DEGENERATE: tuple[Verdict, ...] = ("sparse", "low diversity", "random")
 MOSTLY_SPARSE = 0.5  # S above this: a tenth of the paper's layers
 LOW_DIVERSITY = log10(2)  # H below this: less spread than two equally strong components have
 FEWEST = 2  # n / K below this: too few filters for H to mean anything
+_LEAST_AREA = 3  # of two components H is never above LOW_DIVERSITY, whatever the filters are
 REFUSED_SHARE = 0.5  # of the assessable filters in degenerate layers: then a bank does not pass the gate
 
 
@@ -137,7 +138,7 @@ def _quality(layer: LayerSums) -> LayerQuality:
     verdict: Verdict = "good"
     if sparsity > MOSTLY_SPARSE:
         verdict = "sparse"
-    elif area == 1 or n < FEWEST * area:
+    elif area < _LEAST_AREA or n < FEWEST * area:
         verdict = "not assessable"
     # copies of one filter differ by noise alone once they are centred: only about zero do they look alike
     elif min(entropy, about_zero) < LOW_DIVERSITY:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import count
 from typing import Any
 
 import torch
@@ -34,11 +35,12 @@ LAYER_COLUMNS = (
     Column("threshold", "T_H(n)"),
     Column("verdict", "verdict", "text"),
 )
+_LONGEST_NAME = 100  # of a picture's file
 _RULES = (
     f"A filter is near zero if all its weights are within {NEAR_ZERO:.0%} of the layer's largest; a layer is sparse if "
     f"more than {MOSTLY_SPARSE:.0%} of its filters are. A layer is of low diversity if its variance entropy H, or that "
     f"about zero, is below {LOW_DIVERSITY:.2f}, less than two equally strong components have; random if H exceeds "
-    f"T_H(n); not assessable with fewer than {FEWEST} filters for each weight of a kernel."
+    f"T_H(n); not assessable with fewer than {FEWEST} filters for each weight of a kernel, or fewer than 3 weights."
 )
 
 
@@ -119,16 +121,27 @@ def atlas_section(collection: Collection) -> Section:
     said = ["Every layer of every bank; red is positive, blue negative."]
     if left_out:
         said = [f"Not drawn ({ATLASES} banks of up to {DRAWN:,} filters are): {listed(left_out)}."]
+    names = _file_names([each.label for each in shown])
     pictures = [
         Picture(
-            f"atlas-{each.label.replace('/', '-')}",
+            name,
             f"Every filter of {each.label}, one panel a layer",
             encode_png(draw_atlas(_tensors(each), each.label)),
             wide=True,
         )
-        for each in shown
+        for each, name in zip(shown, names, strict=True)
     ]
     return Section("atlas", "Atlas", said, pictures)
+
+
+def _file_names(labels: Sequence[str]) -> list[str]:
+    """Return a name for the atlas of each bank: of a length that any file may have, and no two alike."""
+    names: list[str] = []
+    for label in labels:
+        plain = f"atlas-{label.replace('/', '-')}"[:_LONGEST_NAME]
+        number = next(n for n in count(1) if (plain if n == 1 else f"{plain}-{n}") not in names)
+        names.append(plain if number == 1 else f"{plain}-{number}")
+    return names
 
 
 def _bank_row(bank: str, layers: Sequence[LayerQuality], found: FindingLog) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """From a bank of many filters to a bank of a few keys."""
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -110,7 +111,11 @@ def prepare(
     """Prune a bank and train the method on what is left; the arguments are those of ``distill``."""
     if method not in METHODS:
         raise MasterkeyError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
-    seed = as_seed(seed)
+    seed, dead, duplicates, sign = as_seed(seed), float(dead), float(duplicates), bool(sign)
+    if not 0 <= dead < math.inf:
+        raise MasterkeyError(f"dead is a share of the median norm, from 0 on, not {dead}")
+    if not math.isfinite(duplicates):
+        raise MasterkeyError(f"duplicates is a cosine, not {duplicates}")
     table = filter_table(bank.layers, f"bank {bank.name}")
     shapes = _shapes_in_chunks(table.filters)
     options: dict[str, Any] = {"dead": dead, "duplicates": duplicates, "sign": sign, "random": random}
@@ -121,8 +126,8 @@ def prepare(
     parameters = {
         "method": method,
         "seed": seed,
-        "dead": float(dead),
-        "duplicates": float(duplicates),
+        "dead": dead,
+        "duplicates": duplicates,
         "sign": sign,
         "random": None if random is None else _name_of(random),
         **({} if sample is None else {"sample": int(sample)}),
