@@ -116,6 +116,14 @@ def test_private_stays_private(hub, shell, folder, tmp_path):
     assert content(hub, "org/open") == {"README.md"} and "refs/pr/1" not in hub.store.repositories["org/open"].refs
 
 
+def test_weights_that_are_no_bank_stay(hub, shell, folder):
+    files = {"model.safetensors": encode({"head.weight": torch.zeros(2, 3)}), "README.md": b"a network"}
+    hub.add("org/network", files)
+    for more in ((), ("--create-pr",)):
+        assert "holds a model.safetensors that is no bank" in refused(shell("push", folder, "org/network", *more))
+    assert {name: hub.read("org/network", name) for name in content(hub, "org/network")} == files
+
+
 def test_a_pull_request_from_python(hub, folder, tmp_path):
     hub.add("org/theirs", {"README.md": b"theirs"})
     code = (

@@ -10,10 +10,12 @@ from .._version import __version__
 from ..card import FOLDER
 from ..errors import PublishError
 from ..folder import ASSIGNMENT_NAME, CARD_NAME, LICENCE_NAME, bank_files
-from ..format import CONFIG_NAME, WEIGHTS_NAME, read
+from ..format import CONFIG_NAME, METADATA_KEY, WEIGHTS_NAME, read
 from .terms import check_terms
 
 if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
     from ..bank import Bank
 
 _PATIENCE = 6  # a commit may take that many times as long as the first byte of a download: a minute by default
@@ -50,6 +52,7 @@ def push_files(
                 patiently(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
             if private and not patiently(lambda: api.model_info(repo_id)).private:
                 raise PublishError(f"{repo_id} is there already and is public, so nothing private goes into it")
+            patiently(lambda: _refuse_foreign(api, repo_id))
             # first, because it makes attempts of its own, unlike the commit
             api.preupload_lfs_files(repo_id, additions, create_pr=create_pr, free_memory=False)
             message = f"Bank {bank.name}, {bank.sha256[:16]}"
@@ -64,6 +67,20 @@ def push_files(
         reason = _status(met) if met is not error else None
         raise PublishError(f"{bank.name} was not published to {repo_id}: {reason or _reason(met, repo_id)}") from error
     return info.pr_url or info.commit_url
+
+
+def _refuse_foreign(api: "HfApi", repo_id: str) -> None:
+    """Refuse a repository whose weights are no bank's: they would be replaced, and a network is gone from ``main``."""
+    from huggingface_hub.errors import EntryNotFoundError, SafetensorsParsingError
+
+    try:
+        about = api.parse_safetensors_file_metadata(repo_id, WEIGHTS_NAME).metadata
+    except EntryNotFoundError:
+        return
+    except SafetensorsParsingError:
+        about = {}
+    if METADATA_KEY not in about:
+        raise PublishError(f"{repo_id} holds a {WEIGHTS_NAME} that is no bank and would be replaced; give another name")
 
 
 def read_folder(folder: Path, repo_id: str = FOLDER, allow_degenerate: bool = False) -> tuple["Bank", dict[str, bytes]]:
