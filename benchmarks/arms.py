@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 import masterkey
 from masterkey import Bank
-from masterkey.catalog import STEPS
 from masterkey.checkpoint import read_checkpoint
 from masterkey.create import build_timm
 from masterkey.errors import NothingMeantError
 
+from .arm_calls import check_steps
 from .config import ArmConfig, BenchmarkError, RunConfig
 from .store import WEIGHTS_NAME, ResultStore
 from .weight_selection import select_weights
@@ -107,9 +107,8 @@ def load_arm_bank(arm: ArmConfig, store: ResultStore) -> Bank:
         bank = Bank.from_checkpoint(data_path(name.removeprefix("checkpoint:")), arm.kind)
     else:
         bank = Bank.from_pretrained(name)
+    check_steps(arm)
     for operation, arguments in arm.steps:
-        if operation not in STEPS:
-            raise BenchmarkError(f"arm {arm.name}: unknown step {operation!r}; known: {', '.join(STEPS)}")
         try:
             bank = getattr(bank, operation)(**arguments)
         except TypeError as error:

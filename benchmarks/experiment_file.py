@@ -10,13 +10,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from masterkey.names import expanded
+from masterkey.names import expanded, holds_bank
 
 from .data_name import place_of_data
 from .errors import BenchmarkError
 from .typed import near
 
-_BANK_FILE = "model.safetensors"  # as in masterkey.format, which imports torch
 SIZES = ("smoke", "small", "paper")
 _NAMED = ("models", "targets")
 LAYOUTS = ("arms", "matrix", "curve", "bars")  # of its report
@@ -41,13 +40,14 @@ def absolute(name: str, folder: Path) -> str:
     their results.
     """
     rule, colon, path = name.rpartition(":")
-    if rule == "scratch":
+    if rule == "scratch" or not path:
         return name
     beside = folder / expanded(path)
-    is_bank = (beside / _BANK_FILE).is_file() or (path.endswith(".safetensors") and beside.is_file())
-    if path.startswith((".", "~")) or (path and is_bank):
-        return f"{rule}{colon}{beside.resolve()}"
-    return name
+    if not path.startswith((".", "~")):
+        is_bank = holds_bank(str(beside)) or (path.endswith(".safetensors") and beside.is_file())
+        if not is_bank:
+            return name
+    return f"{rule}{colon}{beside.resolve()}"
 
 
 def built_in_names() -> list[str]:

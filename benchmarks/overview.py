@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .config import BenchmarkError
-from .experiment import experiment_names, experiment_sizes, load_experiment
+from .experiment import Experiment, experiment_names, experiment_sizes, load_experiment
 from .stalled import STALLED, run_has_stalled
 from .store import ResultStore
 from .sweep import expected_runs
@@ -45,8 +45,7 @@ def list_experiments(store: ResultStore, names: Sequence[str] = (), targets: Seq
     finished = set(store.run_ids())
     listed = []
     for name in names or experiment_names():
-        whole = {size: load_experiment(name, size) for size in experiment_sizes(name)}
-        experiments = {size: experiment.only(targets=targets) for size, experiment in whole.items()}
+        experiments = _sizes_with(name, targets)
         ids = {
             size: [run.config.id for run in expected_runs(experiment, store)]
             for size, experiment in experiments.items()
@@ -54,6 +53,18 @@ def list_experiments(store: ResultStore, names: Sequence[str] = (), targets: Seq
         counts = {size: Count(len(finished.intersection(runs)), len(runs)) for size, runs in ids.items()}
         listed.append(Listed(name, next(iter(experiments.values())).title, counts))
     return listed
+
+
+def _sizes_with(name: str, targets: Sequence[str]) -> dict[str, Experiment]:
+    """Return the part of an experiment on targets at the sizes that have them; one without such a size is refused."""
+    found: dict[str, Experiment] = {}
+    for size in (sizes := experiment_sizes(name)):
+        try:
+            found[size] = load_experiment(name, size).only(targets=targets)
+        except BenchmarkError:
+            if not targets or (size == sizes[-1] and not found):
+                raise
+    return found
 
 
 def find_run(store: ResultStore, text: str) -> dict[str, Any]:

@@ -22,8 +22,7 @@ def licence_parts(licence: str | None) -> tuple[str, ...]:
 
 def is_non_commercial(licence: str | None) -> bool:
     """Say whether a licence, or a part of a joint one, is marked as non-commercial by its name."""
-    spelt = (re.sub(r"[^a-z0-9.]+", "-", part) for part in licence_parts(licence))
-    return any(re.search(r"(^|-)(nc|non-?commercial)(-|$)", part) for part in spelt)
+    return any(re.search(r"(^|-)(nc|non-?commercial)(-|$)", _hyphened(part)) for part in licence_parts(licence))
 
 
 def hub_front_matter(licence: str | None) -> dict[str, str]:
@@ -34,5 +33,10 @@ def hub_front_matter(licence: str | None) -> dict[str, str]:
     parts = licence_parts(licence)
     if len(parts) == 1 and parts[0] in HUB_LICENCES:
         return {"license": parts[0]}
-    name = re.sub(r"[^a-z0-9.]+", "-", "-and-".join(parts)).strip("-.") or "unnamed"
+    name = _hyphened("-and-".join(parts)).strip("-.") or "unnamed"
     return {"license": "other", "license_name": name, "license_link": "LICENSE"}
+
+
+def _hyphened(licence: str) -> str:
+    """Return a licence in lower case with hyphens in the place of all else that parts words."""
+    return re.sub(r"[^a-z0-9.]+", "-", licence)

@@ -93,7 +93,7 @@ def parse_name(name: str | Path) -> Name:
     head, _, of = text.partition(":")
     recipe = recipes().get(head)
     is_path = not isinstance(name, str) or text.startswith((".", "/", "~"))
-    if is_path or (is_there(text) if recipe is None else _holds_bank(text)):
+    if is_path or (is_there(text) if recipe is None else holds_bank(text)):
         return PathName(expanded(text))
     if recipe is not None:
         return _parse_builtin(recipe, text, of)
@@ -291,7 +291,7 @@ def is_there(text: str, folder: bool = False) -> bool:
         return False
 
 
-def _holds_bank(text: str) -> bool:
+def holds_bank(text: str) -> bool:
     """Whether a text is the path of a folder with a bank's weights."""
     if not is_there(text, folder=True):
         return False

@@ -121,7 +121,8 @@ def _convolutions(path: Path) -> Iterator[_Convolution]:
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if node.op_type == "Constant" and "value" in attributes:
             weights[node.output[0]] = attributes["value"].t
-        elif node.op_type == "Conv" and (tensor := weights.get("".join(node.input[1:2]))) is not None:
+        elif node.op_type == "Conv" and len(node.input) > 1 and node.input[1] in weights:
+            tensor = weights[node.input[1]]
             if len(tensor.dims) != 4:
                 continue
             _check_name(path, node.input[1])

@@ -1,4 +1,4 @@
-"""What arms say of their banks' steps and injections: looked at before the first run, not by every run on its own."""
+"""What an arm says of its bank's steps and of its injection, held against what these take; nothing is called."""
 
 import inspect
 from collections.abc import Callable
@@ -7,28 +7,12 @@ from typing import Any
 from masterkey import inject
 from masterkey.bank import Bank
 from masterkey.catalog import STEPS
-from masterkey.metadata import canonical_json
 from masterkey.rules import KERNEL_RULES, POLICIES, SCALE_RULES
 
 from .config import ArmConfig, BenchmarkError
-from .experiment import Experiment
-from .store import ResultStore
-from .sweep import expected_runs
 from .typed import near
 
 _RULES = {"policy": POLICIES, "kernel": KERNEL_RULES, "scale": SCALE_RULES}
-
-
-def check_arms(experiment: Experiment, store: ResultStore) -> None:
-    """See that the arms' steps and injections can be called; what a layer mask means is seen on the network only.
-
-    Raises:
-        BenchmarkError: an unknown step or rule, or arguments that one does not take.
-    """
-    arms = [run.config.arm for run in expected_runs(experiment, store)]
-    for arm in {canonical_json([list(arm.steps), arm.inject]): arm for arm in arms}.values():
-        check_steps(arm)
-        _check_inject(arm)
 
 
 def check_steps(arm: ArmConfig) -> None:
@@ -38,13 +22,18 @@ def check_steps(arm: ArmConfig) -> None:
         BenchmarkError: it is not; near names or the arguments are given.
     """
     for operation, arguments in arm.steps:
-        where = f"arm {arm.name!r:.80}: step {operation!r:.80}"
+        where = f"arm {arm.name!r:.80}"
         if operation not in STEPS:
-            raise BenchmarkError(f"{where} is none; {near(operation, STEPS)}")
-        _check_arguments(where, getattr(Bank, operation), (None,), arguments)
+            raise BenchmarkError(f"{where}: unknown step {operation!r:.80}; {near(operation, STEPS)}")
+        _check_arguments(f"{where}, step {operation}", getattr(Bank, operation), (None,), arguments)
 
 
-def _check_inject(arm: ArmConfig) -> None:
+def check_inject(arm: ArmConfig) -> None:
+    """See that ``inject`` takes what the arm says; what a layer mask means is seen on the network only.
+
+    Raises:
+        BenchmarkError: an argument that there is none of, or an unknown rule; near names are given.
+    """
     where = f"arm {arm.name!r:.80}: inject"
     _check_arguments(where, inject, (None, None), arm.inject)
     for key, known in _RULES.items():
