@@ -95,7 +95,7 @@ def size_groups(by_size: Sequence[Any]) -> list[list[Any]]:
 
 def _parsed(path: Traversable, name: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:  # what is no TOML or UTF-8 is a ValueError
         raise BenchmarkError(f"experiment {name} cannot be read: {' '.join(str(error).split()):.300}") from error
 

@@ -17,7 +17,7 @@ from .config import DataConfig, RunConfig
 from .data.catalogue import HubSet, resolve
 from .data.decode import decode_all
 from .data.hub import find_source
-from .data.source import Pictures, roles
+from .data.source import Pictures, check_taught, roles
 from .data.splits import limit
 from .data.views import classes_in_view, view_list
 from .errors import BenchmarkError
@@ -41,7 +41,8 @@ def first_batch(config: RunConfig, *, skip_corrupt: bool = False) -> Batch:
     With ``skip_corrupt`` pictures of it that cannot be decoded are left out, and it is that much shorter.
 
     Raises:
-        BenchmarkError: an unknown data set, a folder that cannot be read as one, or a picture that cannot be decoded.
+        BenchmarkError: an unknown data set, a folder that cannot be read as one, a class without a picture to learn
+            from, or a picture that cannot be decoded.
     """
     data, recipe = config.data, config.train
     images, classes, note = _pictures(data, recipe.batch_size, skip_corrupt)
@@ -82,8 +83,12 @@ def _first(config: DataConfig, batch_size: int) -> Iterator[tuple[Pictures, int]
     """Give the first pictures that would be learnt from, still encoded, and the number of classes."""
     source = find_source(config.name, config.columns)
     with tempfile.TemporaryDirectory() as scratch, source.open(Path(scratch)) as opened:
-        pictures = opened.splits[roles(source, opened.splits).train]
+        part_of = roles(source, opened.splits)
+        pictures = opened.splits[part_of.train]
         kept = classes_in_view(opened.classes, config.view) if config.view else list(range(len(opened.classes)))
+        learnt_from = [pictures, *([opened.splits[part_of.validation]] if part_of.validation else [])]
+        labels = np.concatenate([part.labels for part in learnt_from])
+        check_taught(source.place, {number: opened.classes[number] for number in kept}, labels)
         rows = np.flatnonzero(np.isin(pictures.labels, kept))
         if config.per_class:
             rows = rows[limit(pictures.labels[rows], config.per_class, config.split_seed)]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from masterkey.atomic import write_all_atomically
 from masterkey.errors import MasterkeyError
+from masterkey.report_files import PAGE_NAME
 
 from .config import BenchmarkError
 from .experiment import experiment_names, load_experiment
 from .overview import Listed, list_experiments
-from .report import PAGE
 from .report.markdown import write_markdown
 from .report.page import write_page
 from .report.section import Section, make_section, plain_text
@@ -53,7 +53,7 @@ def make_pages(store: ResultStore, size: str = SIZE) -> dict[str, bytes]:
     for section in sections:
         if section.experiment.name == PICTURED:
             files[PICTURE] = strip(section.results, *_PLACE, PICTURE_TITLE, _NAMES)
-    return {**files, PAGE: write_page(sections)} if sections else files
+    return {**files, PAGE_NAME: write_page(sections)} if sections else files
 
 
 def _index(shown: list[Listed], sections: list[Section], begun: list[Listed], size: str) -> bytes:
@@ -61,7 +61,7 @@ def _index(shown: list[Listed], sections: list[Section], begun: list[Listed], si
         "# What the experiments say",
         "",
         f"Size `{size}`; made from `runs/` by `python -m masterkey.benchmarks.pages`, never edited. Figures, learning",
-        f"curves and every run are in [{PAGE}]({PAGE}), a page for a browser.",
+        f"curves and every run are in [{PAGE_NAME}]({PAGE_NAME}), a page for a browser.",
         "",
     ]
     for each, section in zip(shown, sections, strict=True):
@@ -85,7 +85,7 @@ def _count(listed: Listed, size: str) -> str:
 
 def pages_of(folder: Path) -> dict[str, bytes]:
     """Return what lies in a folder of what :func:`make_pages` may have made."""
-    names = [INDEX, PAGE, PICTURE, *(f"{name}.md" for name in experiment_names())]
+    names = [INDEX, PAGE_NAME, PICTURE, *(f"{name}.md" for name in experiment_names())]
     return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
 
 

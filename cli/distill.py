@@ -61,17 +61,21 @@ def distill(
             f"{curve} is to be a picture, and end in .png; its figures go beside it as .csv", param_hint="--curve"
         )
     from masterkey.distill.curve import EVERY, FEW, is_curve
-    from masterkey.folder import CURVE_NAMES
+    from masterkey.folder import CURVE_NAMES, require_replaceable
 
     for name in banks:
         if is_there(name) and is_there(str(output)) and output.resolve() == Path(name).resolve():
             raise SaveError(f"{output} is what is distilled, and would be replaced by its keys; give another folder")
     source = _load(banks, kernel)
-    from masterkey.distill import by_kernel
+    from masterkey.distill import by_kernel, most_keys
 
     parts = {f"{kh}x{kw}": part for (kh, kw), part in by_kernel(source).items()}
     several = len(parts) > 1
     folders = [output / size for size in parts] if several else [output]
+    for folder in folders:
+        require_replaceable(folder)
+    if keys > (most := max(most_keys(len(part), method) for part in parts.values())):
+        raise MasterkeyError(f"{keys} keys were asked for; of {source.name} method {method} can give {most:,} at most")
     curves_there = [folder / CURVE_NAMES[1] for folder in folders]
     for figures in [*curves_there, *([] if curve is None else [curve.with_suffix(".csv")])]:
         if is_there(str(figures)) and not is_curve(figures):

@@ -81,6 +81,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         if error.filename is not None:  # some other file than the output
+            _say(f"cannot use {str(error.filename)!r:.300}: {error.strerror}")
+            return 1
+        if error.errno is None:  # of no file and no stream: a fault of ours
             raise
         _say(f"cannot write the output: {error.strerror}")
         _abandon_output()

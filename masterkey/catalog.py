@@ -110,7 +110,7 @@ def find_recipe(name_or_path: str) -> Recipe:
 
 def _read_recipe(path: Path) -> Recipe:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or no UTF-8
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RecipeError(f"cannot read the recipe {str(path)!r:.200}: {reason}") from error

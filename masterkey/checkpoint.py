@@ -216,7 +216,7 @@ def _first_sentence(error: Exception) -> str:
 def _read_keys(path: Path, wanted: Wanted) -> Checkpoint:
     """Read a text file of key filters: ``Filter n:`` and then one line of numbers per row."""
     try:
-        blocks = re.split(r"^Filter\s+\d+:\s*$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        blocks = re.split(r"^Filter\s+\d+:\s*$", path.read_text(encoding="utf-8-sig"), flags=re.MULTILINE)
         if len(blocks) < 2 or blocks[0].strip():
             raise ValueError("it does not begin with a line 'Filter 1:'")
         filters = [[[float(x) for x in row.split()] for row in block.strip().splitlines()] for block in blocks[1:]]

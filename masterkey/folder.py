@@ -49,7 +49,7 @@ def write_folder(directory: str | Path, files: Mapping[str, bytes]) -> Path:
         folder = expanded(directory)
     except UnknownNameError as error:
         raise SaveError(f"cannot write {str(directory)!r:.300}: {error}; nothing was changed") from error
-    _refuse_foreign(folder)
+    require_replaceable(folder)
     is_other = _weights_in(folder) not in (None, files[WEIGHTS_NAME])
     write_all_atomically({folder / name: data for name, data in files.items()})
     from .distill.curve import is_curve
@@ -61,8 +61,12 @@ def write_folder(directory: str | Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """See that what would be replaced is a bank: not a network's checkpoint, nor a project's own README or LICENSE."""
+def require_replaceable(folder: Path) -> None:
+    """See that what would be replaced is a bank: not a network's checkpoint, nor a project's own README or LICENSE.
+
+    Raises:
+        SaveError: it is something else.
+    """
     names = (WEIGHTS_NAME, CARD_NAME, LICENCE_NAME, CONFIG_NAME, ATLAS_NAME, ASSIGNMENT_NAME)
     there = [name for name in names if is_there(str(folder / name)) and (folder / name).is_file()]
     card = folder / CARD_NAME

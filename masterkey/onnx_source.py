@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from .errors import CheckpointError
 from .format import check_finite, file_sha256
 from .mask import stage_of
 from .metadata import KINDS, Layer, Metadata, Source, check_layer_name
+from .onnx_constants import Constants
 
 SUFFIX = ".onnx"
 
@@ -48,7 +49,11 @@ def from_onnx(
     base_model: str | None = None,
     datasets: Sequence[str] = (),
 ) -> Bank:
-    """Take the filters out of the two-dimensional convolutions of an ONNX file; transposed ones are left out.
+    """Take the filters out of the two-dimensional convolutions (``Conv``) of an ONNX file.
+
+    Weights that the file computes out of stored tensors, as from quantised ones, are taken as its convolutions see
+    them. Transposed convolutions, integer ones, those inside a branch, and weights that depend on the input are left
+    out.
 
     Raises:
         CheckpointError: the file cannot be read, holds no filters of that kind, or the extra ``onnx`` is missing.
@@ -103,7 +108,6 @@ def _described(found: Mapping[str, _Convolution], path: Path, kind: str) -> Meta
 def _convolutions(path: Path) -> Iterator[_Convolution]:
     try:
         import onnx
-        from onnx import numpy_helper
     except ImportError as missing:
         raise CheckpointError("ONNX files need the extra onnx: pip install 'masterkey[onnx]'") from missing
     try:
@@ -112,27 +116,29 @@ def _convolutions(path: Path) -> Iterator[_Convolution]:
     except OSError as error:
         raise CheckpointError(f"cannot read {str(path)!r:.200}: {error.strerror or error}") from error
     try:
-        graph = onnx.load(str(path)).graph
+        model = onnx.load(str(path))
     except Exception as error:  # whatever its parser and its readers of external data raise for a broken file
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path} cannot be read as ONNX: {reason:.200}") from error
-    weights: dict[str, Any] = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
+    constants = Constants(model)
+    for node in model.graph.node:
+        if node.op_type != "Conv" or len(node.input) < 2:
+            continue
         attributes = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "Constant" and "value" in attributes:
-            weights[node.output[0]] = attributes["value"].t
-        elif node.op_type == "Conv" and len(node.input) > 1 and node.input[1] in weights:
-            tensor = weights[node.input[1]]
-            if len(tensor.dims) != 4:
-                continue
-            _check_name(path, node.input[1])
-            values = numpy_helper.to_array(tensor)
-            strides = list(attributes["strides"].ints) if "strides" in attributes else [1, 1]
-            if values.dtype.kind in "OSUc" or len(strides) != 2:
-                raise CheckpointError(f"{path}: {node.input[1]!r:.100} is no 2-d convolution of real weights")
-            groups = int(attributes["group"].i) if "group" in attributes else 1
-            weight = torch.from_numpy(values.astype("float32"))
-            yield _Convolution(node.input[1], weight, groups, (int(strides[0]), int(strides[1])))
+        name = node.input[1]
+        try:
+            values = constants.array(name)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: weight {name!r:.100}: {error}") from error
+        if values is None or values.ndim != 4:  # drawn from the input, or of another dimension
+            continue
+        _check_name(path, name)
+        strides = list(attributes["strides"].ints) if "strides" in attributes else [1, 1]
+        if values.dtype.kind in "OSUc" or len(strides) != 2:
+            raise CheckpointError(f"{path}: {name!r:.100} is no 2-d convolution of real weights")
+        groups = int(attributes["group"].i) if "group" in attributes else 1
+        weight = torch.from_numpy(values.astype("float32"))
+        yield _Convolution(name, weight, groups, (int(strides[0]), int(strides[1])))
 
 
 def _check_name(path: Path, name: str) -> None:

@@ -155,6 +155,12 @@ def test_malformed_key_filters(tmp_path, text):
     assert "is not a text file of filters" in refused(tmp_path / "keys.txt")
 
 
+def test_a_mark_of_windows_editors_before_key_filters_is_passed_over(tmp_path):
+    path = tmp_path / "keys.txt"
+    path.write_text("Filter 1:\n1 2 3\n", encoding="utf-8-sig")
+    assert Bank.from_checkpoint(path).layers["keys.weight"].flatten().tolist() == [1, 2, 3]
+
+
 def test_key_filters_of_other_numbers_and_kinds(tmp_path):
     path = tmp_path / "keys.TXT"
     path.write_text("Filter 1:\n1 2 3\n")

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import typer
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import masterkey
+from masterkey.cli import main
 from masterkey.cli.main import run
 
 COMMANDS = ["list", "info", "verify", "plot", "extract", "inspect", "init", "build", "push", "publish"]
@@ -264,6 +266,18 @@ def test_output_that_cannot_be_written_is_one_sentence(arguments):
         )
     assert done.returncode == 1
     assert done.stderr == "masterkey: cannot write the output: No space left on device\n"
+
+
+def test_a_file_that_a_command_cannot_use_is_one_sentence(monkeypatch, capsys, tmp_path):
+    app = typer.Typer()
+
+    @app.command()
+    def read():
+        (tmp_path / "no" / "file").read_bytes()
+
+    monkeypatch.setattr(main, "app", app)
+    assert main.run([]) == 1
+    assert capsys.readouterr().err == f"masterkey: cannot use '{tmp_path}/no/file': No such file or directory\n"
 
 
 def test_a_terminal_without_a_sign_shows_another(bank_dir):

@@ -129,6 +129,18 @@ def test_what_is_distilled_is_not_replaced(mixed, capsys):
     assert {path.name: path.read_bytes() for path in mixed.iterdir()} == before
 
 
+def test_what_cannot_end_well_is_refused_before_anything_is_sought(mixed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("masterkey.distill.prepare", lambda *_, **__: pytest.fail("the keys were sought"))
+    assert run(["distill", str(mixed), "-o", str(tmp_path / "keys"), "--keys", "51"]) == 1
+    assert "51 keys were asked for; of mixed method greedy can give 50 at most" in capsys.readouterr().err
+    own = tmp_path / "mine" / "5x5"
+    own.mkdir(parents=True)
+    (own / "README.md").write_text("years of work")
+    assert run(["distill", str(mixed), "-o", str(tmp_path / "mine"), *KMEANS]) == 1
+    assert "its README.md would be replaced" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["5x5"] and not (tmp_path / "keys").exists()
+
+
 def test_several_banks_are_joined(mixed, tmp_path):
     other = bank({"a.weight": (30, 3)}, seed=1, name="other")
     keys = tmp_path / "keys"

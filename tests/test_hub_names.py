@@ -299,6 +299,7 @@ def test_timm_weights_of_another_architecture(hub, online):
     [
         (b"not json", "does not say which network of timm"),
         (b"[]", "does not say which network of timm"),
+        (b"[" * 100_000, "does not say which network of timm"),
         (b"{}", "does not say which network of timm"),
         (b'{"architecture": 3}', "does not say which network of timm"),
         (b'{"architecture": "no_such_net"}', "timm has no model named 'no_such_net'"),

@@ -150,6 +150,46 @@ def test_nan_is_refused(tmp_path):
         Bank.from_checkpoint(tmp_path / "nan.onnx")
 
 
+def computed(path, *nodes, **stored):
+    """Write a file with one 4-channel depthwise convolution, whose weight ``w`` nodes compute out of what is stored."""
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in stored.items()]
+    inputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("x", "r")]
+    conv = onnx.helper.make_node("Conv", ["x", "w"], ["y"], group=4)
+    graph = onnx.helper.make_graph([*nodes, conv], "net", inputs, [], tensors)
+    onnx.save(onnx.helper.make_model(graph), path)
+    return path
+
+
+def test_weights_that_the_file_computes_are_as_its_convolutions_see_them(tmp_path):
+    whole = np.random.default_rng(0).integers(-128, 128, (4, 1, 3, 3)).astype(np.int8)
+    scale, zero = np.float32([0.5, 0.25, 2, 1]), np.int8([0, 1, -2, 3])
+    node = onnx.helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["w"], axis=0)
+    bank = Bank.from_checkpoint(computed(tmp_path / "quantised.onnx", node, q=whole, scale=scale, zero=zero))
+    expected = (whole.astype(np.float32) - zero.reshape(4, 1, 1, 1)) * scale.reshape(4, 1, 1, 1)
+    np.testing.assert_array_equal(bank.layers["w"].numpy(), expected)
+
+    stored = weight(3, 3, 4, 1)
+    nodes = [
+        onnx.helper.make_node("Identity", ["stored"], ["same"]),
+        onnx.helper.make_node("Transpose", ["same"], ["w"], perm=[2, 3, 0, 1]),
+    ]
+    bank = Bank.from_checkpoint(computed(tmp_path / "turned.onnx", *nodes, stored=stored))
+    np.testing.assert_array_equal(bank.layers["w"].numpy(), stored.transpose(2, 3, 0, 1))
+
+
+def test_weights_that_depend_on_the_input_are_no_filters(tmp_path):
+    node = onnx.helper.make_node("Mul", ["stored", "r"], ["w"])
+    with pytest.raises(CheckpointError, match="holds no depthwise"):
+        Bank.from_checkpoint(computed(tmp_path / "dynamic.onnx", node, stored=weight(4, 1, 3, 3)))
+
+
+def test_weights_made_by_an_unknown_operator_are_refused(tmp_path):
+    node = onnx.helper.make_node("Unpack", ["stored"], ["w"], domain="org.example")
+    path = computed(tmp_path / "own.onnx", node, stored=weight(4, 1, 3, 3))
+    with pytest.raises(CheckpointError, match=r"own\.onnx: weight 'w': it cannot be computed by the onnx package"):
+        Bank.from_checkpoint(path)
+
+
 # -- in a collection ----------------------------------------------------------------------------------------
 
 

@@ -206,6 +206,8 @@ def test_a_class_that_is_not_in_train_is_refused_before_the_first_run(mine, cli,
     only = ("bench", "run", "own-pictures", "--size", "smoke", "--results", tmp_path / "r", "--only", "scratch")
     code, said = cli(*only, "--target", "./pictures")
     assert code == 1 and "1 of 4 classes have no picture in train" in said and not (tmp_path / "r").exists()
+    code, said = cli(*only, "--target", "./pictures", "--dry-run")
+    assert code == 1 and "1 of 4 classes have no picture in train, so they cannot be learnt: Dark" in said
 
 
 def test_what_is_odd_about_pictures_is_said_once_before_the_first_run(mine, cli, tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ import pytest
 from masterkey.benchmarks.config import BenchmarkError
 from masterkey.benchmarks.experiment import experiment_names
 from masterkey.benchmarks.pages import INDEX, make_pages, write_pages
-from masterkey.benchmarks.report import PAGE
 from masterkey.benchmarks.store import ResultStore
+from masterkey.report_files import PAGE_NAME
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -34,9 +34,9 @@ def test_the_index_leads_to_every_page(results):
     made = make_pages(ResultStore(results))
     index = made[INDEX].decode()
     assert set(re.findall(r"\]\(([^)]+)\)", index)) == made.keys() - {INDEX}
-    assert {"arms.md", PAGE} < made.keys()
+    assert {"arms.md", PAGE_NAME} < made.keys()
     assert {name[:-3] for name in made if name.endswith(".md")} - {"README"} == {
-        name for name in experiment_names() if f'<section id="{name}">' in made[PAGE].decode()
+        name for name in experiment_names() if f'<section id="{name}">' in made[PAGE_NAME].decode()
     }
 
 

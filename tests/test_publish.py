@@ -194,6 +194,12 @@ def test_an_edited_config_is_refused(folder):
         read_folder(folder)
 
 
+def test_a_config_nested_without_end_is_refused(folder):
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(PublishError, match="cannot be read: nested too deeply"):
+        read_folder(folder)
+
+
 def test_a_bank_that_does_not_verify_is_refused(hub, shell, folder, tmp_path):
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-1] ^= 1

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from masterkey.analysis.activations import slice_outputs, statistics, watch
@@ -115,6 +116,24 @@ def test_slices_add_up_to_the_layer(groups, out):
     filters = layer.weight.detach().flatten(0, 1)
     slices = slice_outputs(layer, inputs, filters, torch.arange(len(filters)))
     assert torch.allclose(slices.unflatten(1, (out, -1)).sum(2), layer(inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Conv2dSame(6, 6, 3, stride=2, groups=6),
+        nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect", groups=6),
+        nn.Conv2d(6, 6, 5, padding="same", dilation=2, groups=6, bias=False),
+    ],
+    ids=["same, as in TensorFlow", "reflected", "dilated"],
+)
+def test_slices_are_padded_as_the_layer_pads(layer):
+    inputs = torch.randn(2, 6, 10, 10, generator=torch.Generator().manual_seed(0))
+    filters = layer.weight.detach().flatten(0, 1)
+    slices = slice_outputs(layer, inputs, filters, torch.tensor([4, 1, 4]))
+    whole = layer(inputs) if layer.bias is None else layer(inputs) - layer.bias.view(-1, 1, 1)
+    assert torch.allclose(slices, whole[:, [4, 1, 4]], atol=1e-6)
+    assert (layer.groups, len(layer.weight)) == (6, 6) and layer.weight.requires_grad
 
 
 def test_derivatives_respond_about_zero_and_gaussians_do_not():

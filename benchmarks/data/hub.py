@@ -15,7 +15,7 @@ import numpy as np
 from ..config import BenchmarkError
 from .catalogue import DATA_VARIABLE, HubSet, resolve
 from .image_folder import find_image_folder
-from .source import LAYOUTS, Opened, Pictures, Source, stat_fingerprint, visible_files, what_is_in
+from .source import LAYOUTS, Opened, Pictures, Source, misspelt_parts, stat_fingerprint, visible_files, what_is_in
 
 _DATA_SUFFIXES = {".arrow", ".csv", ".gz", ".json", ".jsonl", ".parquet", ".tar", ".zip"}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -48,7 +48,7 @@ def find_source(name: str, columns: Mapping[str, str] | None = None) -> Source:
 def _find_hub_folder(folder: Path, columns: Mapping[str, str]) -> Source:
     files = list(visible_files(folder))
     if not any(path.suffix in _DATA_SUFFIXES for path in files):
-        raise BenchmarkError(f"{folder} holds {what_is_in(folder)}; {LAYOUTS}")
+        raise BenchmarkError(f"{folder} holds {what_is_in(folder)}; {LAYOUTS}{misspelt_parts(folder)}")
     wanted = HubSet(str(folder), **columns)  # type: ignore[arg-type]
     fingerprint = stat_fingerprint(folder, files)
     if columns:

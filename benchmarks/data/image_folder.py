@@ -10,9 +10,8 @@ import numpy as np
 
 from ..config import BenchmarkError
 from .catalogue import HubSet
-from .source import LAYOUTS, Opened, Pictures, Source, roles, stat_fingerprint, visible_files, what_is_in
+from .source import LAYOUTS, SPLITS, Opened, Pictures, Source, roles, stat_fingerprint, visible_files, what_is_in
 
-_SPLITS = ("train", "validation", "valid", "val", "test")
 # also those that Pillow cannot read everywhere: a picture that is left out has to be named
 _SUFFIXES = {
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png"),
@@ -35,7 +34,7 @@ def find_image_folder(folder: Path) -> Source | None:
         BenchmarkError: a part for validation or test without class folders, classes beside empty folders, one class
             alone, folders of pictures that are no part, too many parts, or a link back to a folder that it lies in.
     """
-    listing: Listing = {split: _classes(folder / split) for split in _SPLITS if (folder / split).is_dir()}
+    listing: Listing = {split: _classes(folder / split) for split in SPLITS if (folder / split).is_dir()}
     if not listing and (classes := _classes_of(folder)):
         listing = {"train": classes}
     if not any(listing.get("train", {}).values()):
@@ -69,7 +68,7 @@ def passed_over(folder: Path) -> list[str]:
     Pictures that lie beside the class folders, and files whose names are no picture's; what file browsers leave is
     not among them.
     """
-    parts = [folder / split for split in _SPLITS if (folder / split).is_dir()] or [folder]
+    parts = [folder / split for split in SPLITS if (folder / split).is_dir()] or [folder]
     beside = [path for place in {folder, *parts} for path in place.iterdir() if path.suffix.lower() in _SUFFIXES]
     within = [
         path
@@ -90,13 +89,13 @@ def _refuse_unknown_parts(folder: Path, train: Mapping[str, object]) -> None:
         BenchmarkError: there is one.
     """
     for entry in sorted(folder.iterdir()):
-        if not entry.is_dir() or entry.name.startswith(".") or entry.name in _SPLITS:
+        if not entry.is_dir() or entry.name.startswith(".") or entry.name in SPLITS:
             continue
         filled = {name for name, files in _classes(entry).items() if files}
-        if entry.name.lower() in _SPLITS or not filled.isdisjoint(train):
+        if entry.name.lower() in SPLITS or not filled.isdisjoint(train):
             raise BenchmarkError(
                 f"{folder} has {entry.name!r:.80} beside train, which looks like a part of the data set and is none: "
-                f"the parts are {', '.join(_SPLITS)}; rename it to one of them, or put it elsewhere"
+                f"the parts are {', '.join(SPLITS)}; rename it to one of them, or put it elsewhere"
             )
 
 

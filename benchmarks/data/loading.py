@@ -13,7 +13,7 @@ from masterkey.metadata import canonical_json
 from ..config import BenchmarkError, DataConfig, problem_of_data
 from .decode import decode_all
 from .hub import find_source
-from .source import Opened, Roles, Source, roles
+from .source import Opened, Roles, Source, check_taught, roles
 from .splits import carve, limit, set_test_aside
 from .store import Entry, Layout, Store, cache_folder
 from .views import classes_in_view
@@ -216,13 +216,7 @@ def _limited(part: _Selection, per_class: int, seed: int) -> _Selection:
 
 
 def _check_parts(source: Source, classes: tuple[str, ...], train: _Selection, evaluate: _Selection) -> None:
-    missing = [classes[number] for number in np.setdiff1d(np.arange(len(classes)), train.labels)]
-    if missing:
-        named = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
-        raise BenchmarkError(
-            f"{source.place}: {len(missing)} of {len(classes)} classes have no picture in train, so they cannot be "
-            f"learnt: {named}"
-        )
+    check_taught(source.place, dict(enumerate(classes)), train.labels)
     if not len(evaluate.labels):
         raise BenchmarkError(f"{source.place}: there is no picture to judge on; every class has a single one")
 

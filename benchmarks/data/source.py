@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ LAYOUTS = (
     "expected a folder of pictures for every class, beside each other or in train/ and test/ (or validation/), or a "
     "data set as it lies on the Hub (parquet files with an image and a label column)"
 )
+
+SPLITS = ("train", "validation", "valid", "val", "test")  # the folders' names
+_NAMED = 3  # classes, in a message
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def roles(source: Source, splits: Iterable[str]) -> Roles:
     found = list(splits)
     train, test = source.wanted.train, source.wanted.test
     if train is None or test is None:
-        held_out = [name for name in ("validation", "valid", "val", "test") if name in found]
+        held_out = [name for name in SPLITS[1:] if name in found]
         if found == ["train"]:
             return Roles("train", None, None)
         if "train" not in found or not held_out:
@@ -88,6 +91,21 @@ def roles(source: Source, splits: Iterable[str]) -> Roles:
     if len(train) > 2:
         raise BenchmarkError(f"{source.place} has more than one validation split: {', '.join(train[1:])}; keep one")
     return Roles(train[0], train[1] if len(train) == 2 else None, test)
+
+
+def check_taught(place: str, classes: Mapping[int, str], labels: np.ndarray) -> None:
+    """See that every class, by its number, is among the labels of what is learnt from.
+
+    Raises:
+        BenchmarkError: some are not.
+    """
+    missing = [classes[number] for number in np.setdiff1d(list(classes), labels)]
+    if missing:
+        named = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+        raise BenchmarkError(
+            f"{place}: {len(missing)} of {len(classes)} classes have no picture in train, so they cannot be learnt: "
+            f"{named}"
+        )
 
 
 def stat_fingerprint(folder: Path, files: Iterable[Path]) -> str:
@@ -132,6 +150,12 @@ def _way(way: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
     if any(passed.is_relative_to(place) for passed in way):
         raise BenchmarkError(f"{folder} is a link back to {place}, which it lies in: its pictures never end; remove it")
     return (*way, place)
+
+
+def misspelt_parts(folder: Path) -> str:
+    """Say which folders are parts but for their capitals, ``Train/`` and ``Test/``; nothing where there are none."""
+    named = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir() and entry.name.lower() in SPLITS]
+    return f"; rename {' and '.join(f'{name} to {name.lower()}' for name in named)}" if named else ""
 
 
 def what_is_in(folder: Path) -> str:

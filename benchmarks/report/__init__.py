@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from masterkey.atomic import write_all_atomically
+from masterkey.report_files import PAGE_NAME, write_report_files
 
 from ..config import BenchmarkError
 from ..experiment import Experiment
@@ -14,7 +14,7 @@ from .page import write_page
 from .section import Section, make_section
 from .table import write_csv
 
-PAGE, MARKDOWN = "report.html", "report.md"
+MARKDOWN = "report.md"
 
 
 def write_report(
@@ -22,8 +22,8 @@ def write_report(
 ) -> list[Path]:
     """Write the report of one or more experiments: ``report.html``, ``report.md``, and a CSV for each table.
 
-    The same results give the same bytes. No file is put in place before all are written, the page last; other files
-    in the folder are left alone.
+    The same results give the same bytes. No file is put in place before all are written, the page last. Files that
+    only an earlier report in the folder had are removed; all others there are left alone.
 
     Args:
         experiments: each at its size.
@@ -36,17 +36,17 @@ def write_report(
 
     Raises:
         BenchmarkError: an experiment without a finished run, or whose file or results cannot be used; two of a name.
-        SaveError: a file cannot be written; what was there is untouched.
+        SaveError: a file cannot be written, or one of its name in the folder is no report's; what was there is
+            untouched.
     """
     twice = [name for name, count in Counter(experiment.name for experiment in experiments).items() if count > 1]
     if twice:
         raise BenchmarkError(f"two experiments are named {twice[0]}; rename a file, or report them one by one")
     sections = [make_section(experiment, store, results_option) for experiment in experiments]
-    files = {folder / name: content for name, content in _csv_files(sections).items()}
-    files[folder / MARKDOWN] = write_markdown(sections)
-    files[folder / PAGE] = write_page(sections)
-    write_all_atomically(files)
-    return [*reversed(files)]
+    files = _csv_files(sections)
+    files[MARKDOWN] = write_markdown(sections)
+    files[PAGE_NAME] = write_page(sections, files)
+    return [*reversed(write_report_files(folder, files))]
 
 
 def _csv_files(sections: Sequence[Section]) -> dict[str, bytes]:

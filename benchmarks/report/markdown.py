@@ -6,7 +6,18 @@ from .matrix import DIAGONAL, Cross, crosses, matrix_columns
 from .section import Section, plain_text
 from .table import NONE, Table, Value, show
 
-_SHOWN = ("verdicts", "triangles", "triples", "retention", "series", "arms", "differences", "cost", "machines")
+_SHOWN = (
+    "verdicts",
+    "triangles",
+    "triples",
+    "retention",
+    "series",
+    "arms",
+    "differences",
+    "cost",
+    "pictures",
+    "machines",
+)
 
 
 def write_markdown(sections: Sequence[Section]) -> bytes:

@@ -1,10 +1,11 @@
 """The report as one HTML page that needs nothing else: no script, no request, light and dark, phone and paper."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
 from masterkey.metadata import canonical_json
+from masterkey.report_files import files_mark
 
 from .blocks import accuracies, block, card, curves, folded, forests, main_figures
 from .html import element, sentence, table
@@ -14,12 +15,14 @@ from .section import Section
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def write_page(sections: Sequence[Section]) -> bytes:
-    """Return the page with the report of several experiments."""
+def write_page(sections: Sequence[Section], beside: Iterable[str] | None = None) -> bytes:
+    """Return the page with the report of several experiments; ``beside`` it lie its other files."""
     style = "".join((files(__package__) / name).read_text(encoding="utf-8") for name in ("figure.css", "page.css"))
     title = sections[0].experiment.title if len(sections) == 1 else "What the banks are worth"
+    mark = "" if beside is None else files_mark(beside)
     head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta charset="utf-8">{mark}'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"{element('title', escape(title))}{element('style', style)}"
@@ -75,6 +78,7 @@ def _section(section: Section) -> str:
         block(section, "curves", curves(section)),
         block(section, "cost", table(section.tables["cost"])),
         block(section, "runs", folded(f"All {len(runs)} runs", section, "runs")),
+        block(section, "pictures", table(section.tables["pictures"])),
         block(section, "machines", table(section.tables["machines"])),
         element("h2", "All of it again"),
         element("pre", escape(f"{section.run_command}\n{section.report_command}")),

@@ -27,7 +27,8 @@ class Run:
     ``epoch_seconds`` of training alone, ``peak_memory`` in bytes. ``source_seconds`` are those of the runs whose
     filters or weights it takes, None if one of them was done elsewhere. ``load`` is the highest load average that its
     machine had when it ended (of 1, 5 and 15 minutes), None if it was not recorded; ``cores`` are the machine's.
-    ``pictures`` is the hash of what was learnt from and judged on, ``bank`` that of the filters, None without any.
+    ``pictures`` is the hash of what was learnt from and judged on, ``pixels`` its side, ``classes``, ``learnt`` and
+    ``judged`` their numbers; ``bank`` is the hash of the filters, None without any.
     ``numerics`` says what decides how its numbers are rounded. ``has_stalled``: it did not learn (see ``stalled``);
     ``source_has_stalled``: nor did a run whose filters or weights it takes. ``filled`` names the layers that a bank
     went into, None where none did.
@@ -40,6 +41,10 @@ class Run:
     epoch_seconds: tuple[float, ...]
     peak_memory: float
     pictures: str
+    pixels: int
+    classes: int
+    learnt: int
+    judged: int
     bank: str | None
     numerics: str
     source_seconds: float | None
@@ -382,6 +387,10 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         epoch_seconds=tuple(machine["epoch_seconds"]),
         peak_memory=machine["peak_memory"],
         pictures=metrics["data_sha256"],
+        pixels=planned.config.data.pixels,
+        classes=metrics["classes"],
+        learnt=metrics["train_pictures"],
+        judged=metrics["evaluated_pictures"],
         bank=metrics["bank_sha256"],
         numerics=_numerics(machine),
         source_seconds=None if None in sources else sum(source["machine"]["seconds"] for source in sources if source),

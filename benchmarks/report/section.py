@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ..experiment import Experiment
 from ..store import ResultStore
 from .matrix import matrix_sentences, matrix_table, triangles_table
+from .pictures import pictures_table
 from .results import Results, collect
 from .series import retention_table, series_table
 from .table import Sentence, Table
@@ -70,7 +71,7 @@ def make_section(experiment: Experiment, store: ResultStore, results_option: str
     elif experiment.layout == "bars":
         tables.append(retention_table(results))
     tables += [arms_table(results), differences_table(results), curves_table(results), cost_table(results)]
-    tables += [runs_table(results), machines_table(results)]
+    tables += [runs_table(results), pictures_table(results), machines_table(results)]
     if experiment.size == "smoke" and experiment.file is None:
         said.insert(0, ["Size smoke tells whether everything works; its figures mean nothing."])
     options = ["--results", results_option] if results_option else []

@@ -6,10 +6,10 @@ alone: of a dense layer one input channel's part, of a depthwise layer the chann
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 NEAR_ZERO = 0.1  # of an output's root mean square
@@ -66,15 +66,11 @@ def slice_outputs(layer: nn.Conv2d, inputs: Tensor, filters: Tensor, chosen: Ten
     per_group = layer.in_channels // layer.groups
     out, inside = chosen // per_group, chosen % per_group
     channel = out // (layer.out_channels // layer.groups) * per_group + inside
-    return F.conv2d(
-        inputs[:, channel],
-        filters[chosen].unsqueeze(1),
-        None,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        groups=len(chosen),
-    )
+    alone = copy(layer)  # whose own forward pass knows how it pads
+    alone.groups = len(chosen)
+    # in a dictionary of its own, for a copy shares the layer's; without hooks, for one of them may be what asks
+    alone._parameters = {"weight": nn.Parameter(filters[chosen].unsqueeze(1), requires_grad=False), "bias": None}
+    return alone.forward(inputs[:, channel])
 
 
 @torch.inference_mode()

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from ..atomic import write_all_atomically
 from ..bank import Bank
 from ..distill.greedy import MOST
 from ..errors import MasterkeyError
 from ..metadata import Kernel
+from ..report_files import PAGE_NAME, write_report_files
 from ..rules import KernelRule
 from .collection import Collection, Grouping
 from .drift import EPSILON
@@ -24,8 +24,6 @@ from .report_keys import KEYS, keys_section
 from .report_quality import atlas_section, quality_section
 from .stream import ResizedFilters
 from .structure import Surveyed, kernels
-
-PAGE_NAME = "report.html"
 
 
 class Options(TypedDict, total=False):
@@ -113,21 +111,22 @@ def analyse(collection: Collection, **options: Unpack[Options]) -> tuple[str, li
 def write_analysis(collection: Collection, folder: str | Path, **options: Unpack[Options]) -> list[Path]:
     """Analyse and write: a CSV file for each table, a PNG file for each picture, and ``report.html``, last.
 
+    Files that only an earlier report in the folder had are removed.
+
     Raises:
-        SaveError: the folder cannot be written; what it held before is intact.
+        SaveError: the folder cannot be written, or holds files of these names that are no report's; what it held
+            before is intact.
         MasterkeyError: as for ``analyse``.
     """
     title, facts, sections = analyse(collection, **options)
-    folder = Path(folder)
-    files: dict[Path, bytes | Iterable[bytes]] = {}
+    files: dict[str, bytes | Iterable[bytes]] = {}
     for part in (part for section in sections for part in section.content):
         if isinstance(part, Picture):
-            files[folder / f"{part.name}.png"] = part.png
+            files[f"{part.name}.png"] = part.png
         elif isinstance(part, Table):
-            files[folder / f"{part.name}.csv"] = csv_parts(part)
-    files[folder / PAGE_NAME] = page_bytes(title, facts, sections)
-    write_all_atomically(files)
-    return list(files)
+            files[f"{part.name}.csv"] = csv_parts(part)
+    files[PAGE_NAME] = page_bytes(title, facts, sections, files)
+    return write_report_files(Path(folder), files)
 
 
 def _families_and_keys(

@@ -1,7 +1,7 @@
 """Many filters to few keys: pruning, then one of three ways to choose them (docs/distill.md)."""
 
 from .assignment import Assignment
-from .distillation import Prepared, distill, prepare
+from .distillation import Prepared, distill, most_keys, prepare
 from .kernels import by_kernel, distill_kernels
 from .keys import METHODS, explained
 from .match import match, mean_match
@@ -20,6 +20,7 @@ __all__ = [
     "explained",
     "match",
     "mean_match",
+    "most_keys",
     "prepare",
     "prune",
 ]

@@ -54,7 +54,7 @@ class Prepared:
 
         It is that of the filters that keys are sought among, or of all ``living`` ones.
         """
-        most = _most(len(self.unit), self.parameters["method"])
+        most = most_keys(len(self.unit), self.parameters["method"])
         unit = self.living if living else self.unit
         return [(keys, explained(unit, self.keys_of(keys))) for keys in counts if keys <= most]
 
@@ -65,7 +65,7 @@ class Prepared:
         Raises:
             MasterkeyError: no key, or more keys than filters are left or the method can give.
         """
-        most = _most(len(self.unit), self.parameters["method"])
+        most = most_keys(len(self.unit), self.parameters["method"])
         keys = whole_number(keys, "the number of keys", least=1)
         if keys > most:
             raise MasterkeyError(
@@ -187,7 +187,8 @@ def _shapes_in_chunks(filters: Tensor) -> Shapes:
     return Shapes(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _most(filters: int, method: str) -> int:
+def most_keys(filters: int, method: str) -> int:
+    """Return how many keys a method can find among so many filters."""
     return min(filters, MOST) if method == "greedy" else filters
 
 

@@ -122,7 +122,7 @@ def _config(file: HubFile) -> dict[str, Any]:
             licence, str | None
         ):  # hf-hub:… is timm's to load
             raise TypeError("architecture and license are plain texts")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{file.name} does not say which network of timm this is ({error!s:.100}); the filters of a checkpoint "
             f"alone are hf://{file.repo_id}/FILE"

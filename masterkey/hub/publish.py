@@ -11,6 +11,7 @@ from ..card import FOLDER
 from ..errors import PublishError
 from ..folder import ASSIGNMENT_NAME, CARD_NAME, LICENCE_NAME, bank_files
 from ..format import CONFIG_NAME, METADATA_KEY, WEIGHTS_NAME, read
+from ..metadata import strict_json
 from .terms import check_terms
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def read_folder(folder: Path, repo_id: str = FOLDER, allow_degenerate: bool = Fa
                 text = (folder / name).read_text(encoding="utf-8")
                 files[name] = (text.replace(FOLDER, repo_id) if name == CARD_NAME else text).encode()
         config = folder / CONFIG_NAME
-        if config.exists() and json.loads(config.read_bytes()) != json.loads(files[CONFIG_NAME]):
+        if config.exists() and strict_json(config.read_text("utf-8")) != json.loads(files[CONFIG_NAME]):
             raise PublishError(
                 f"{bank.name} is not published: {config} is not the metadata of {WEIGHTS_NAME} beside it; delete it to "
                 "have it written anew"

@@ -1,11 +1,12 @@
 """The page as one HTML file that needs nothing else: no script, no request, light and dark, phone and paper."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from itertools import islice
 
+from ...report_files import files_mark
 from .content import SHOWN, Column, Picture, Section, Table, Value, plain, shown
 
 # the browser itself then refuses whatever would be fetched from elsewhere
@@ -16,11 +17,15 @@ _LEAST = 600
 _LONG = 64  # letters beyond which a text may be broken
 
 
-def page_bytes(title: str, facts: Sequence[str], sections: Sequence[Section]) -> bytes:
-    """Return the page: a heading, ``facts`` about what was analysed, and the sections."""
+def page_bytes(
+    title: str, facts: Sequence[str], sections: Sequence[Section], beside: Iterable[str] | None = None
+) -> bytes:
+    """Return the page: a heading, ``facts`` about what was analysed, and the sections; ``beside`` it lie its files."""
     style = (files(__package__) / "page.css").read_text(encoding="utf-8")
+    mark = "" if beside is None else files_mark(beside)
     head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta charset="utf-8">{mark}'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{style}</style>"
