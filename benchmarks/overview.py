@@ -37,21 +37,32 @@ class Listed:
 def list_experiments(store: ResultStore, names: Sequence[str] = (), targets: Sequence[str] = ()) -> list[Listed]:
     """Return these experiments, which may be TOML files, in this order; without names all that are built in.
 
-    With ``targets`` only the runs on these count; a folder of pictures or a repository on the Hub may be one of them.
+    With ``targets`` only the runs on these count, and without names only the experiments that have one of them. A
+    folder of pictures or a repository on the Hub may be one.
 
     Raises:
-        BenchmarkError: no such experiment or file, or a result that cannot be used is in the folder.
+        BenchmarkError: no such experiment or file, none with these targets, or a result that cannot be used is in the
+            folder.
     """
     finished = set(store.run_ids())
-    listed = []
+    listed: list[Listed] = []
     for name in names or experiment_names():
-        experiments = _sizes_with(name, targets)
+        try:
+            experiments = _sizes_with(name, targets)
+        except BenchmarkError:
+            if names or not targets:
+                raise
+            continue
         ids = {
             size: [run.config.id for run in expected_runs(experiment, store)]
             for size, experiment in experiments.items()
         }
         counts = {size: Count(len(finished.intersection(runs)), len(runs)) for size, runs in ids.items()}
         listed.append(Listed(name, next(iter(experiments.values())).title, counts))
+    if not listed:
+        raise BenchmarkError(
+            f"no experiment has the target {' or '.join(targets)}; masterkey bench data lists the sets"
+        )
     return listed
 
 

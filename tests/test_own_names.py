@@ -110,3 +110,6 @@ def test_a_report_of_another_folder_names_those_that_runs_learnt_from(mine, cli,
     assert code == 0 and "1/5" in out
     assert cli("bench", "list", "arms", "--target", "flowers17-128px")[0] == 0  # a target of one of its sizes
     assert "has no target" in cli("bench", "list", "arms", "--target", "flowrs")[1]
+    code, out = cli("bench", "list", "--target", "flowers17-128px")  # of all, those that have it
+    assert code == 0 and "own-pictures" in out and "table7" not in out
+    assert "no experiment has the target flowrs; masterkey bench data" in cli("bench", "list", "--target", "flowrs")[1]
