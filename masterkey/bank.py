@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +21,7 @@ from .host import on_host
 from .mask import LayerMask, as_mask, first_names, mask_layers
 from .metadata import Kernel, Metadata, Source
 from .rules import KernelRule
-from .shapes import near_dead
+from .shapes import ROUNDING, near_dead
 from .whole import LARGEST, as_seed, several, whole_number
 
 if TYPE_CHECKING:
@@ -260,20 +261,21 @@ class Bank:
     def normalized(self, how: Normalisation = "unit") -> Bank:
         """Scale each filter: ``unit`` to L2 norm 1, ``std`` to deviation 1, ``max`` to largest size 1.
 
-        A filter for which that measure is zero stays as it is.
+        A filter for which that measure is zero, but for rounding, stays as it is.
         """
         measures = {
             "unit": lambda flat: flat.norm(dim=1),
             "std": lambda flat: flat.std(dim=1, unbiased=False),
             "max": lambda flat: flat.abs().amax(dim=1),
         }
-        if how not in measures:
+        if not isinstance(how, str) or how not in measures:
             raise PlanError(f"unknown normalisation {how!r}; known: {', '.join(measures)}")
         layers = {}
         for name, tensor in self._effective().items():
             wide = tensor.double()  # squares of very large or small float32 weights leave its range
-            size = measures[how](wide.flatten(1))
-            layers[name] = (wide / torch.where(size > 0, size, 1.0).view(-1, 1, 1, 1)).float()
+            flat = wide.flatten(1)
+            size = measures[how](flat)
+            layers[name] = (wide / torch.where(size > ROUNDING * flat.norm(dim=1), size, 1.0).view(-1, 1, 1, 1)).float()
         return self._step("normalized", layers, how=how)
 
     @on_host()
@@ -283,9 +285,9 @@ class Bank:
         Raises:
             PlanError: no filter is left, or ``below`` is no share from 0 on.
         """
+        if not isinstance(below, Real) or not 0 <= below < math.inf:
+            raise PlanError(f"filters are pruned below a share of the median norm, from 0 on, not {below!r:.80}")
         below, kept = float(below), {}
-        if not 0 <= below < math.inf:
-            raise PlanError(f"filters are pruned below a share of the median norm, from 0 on, not {below}")
         for name, tensor in self.layers.items():
             norms = tensor.double().flatten(1).norm(dim=1)
             kept[name] = ~near_dead(norms, below)
@@ -445,6 +447,8 @@ def join(banks: Sequence[Bank | str | Path]) -> Bank:
         PlanError: no bank, or banks of different kinds.
         UnknownNameError, BankFormatError, CheckpointError, HubError: a bank cannot be loaded.
     """
+    if isinstance(banks, Bank | str | Path) or not isinstance(banks, Iterable):
+        raise PlanError(f"join takes several banks, as in join([first, second]), not one {type(banks).__name__}")
     loaded = [bank if isinstance(bank, Bank) else Bank.from_pretrained(bank) for bank in banks]
     kinds = sorted({bank.kind for bank in loaded})
     if len(kinds) != 1:

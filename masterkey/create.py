@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def create_model(
     """
     if options := {key: value for key, value in timm_kwargs.items() if key in _OPTIONS}:
         raise _misplaced(options)
+    options = _inject_options(inject_kwargs)
     if not isinstance(bank, Bank):
         bank = Bank.from_pretrained(bank)  # first, because it fails sooner than a network is built
     try:
@@ -57,7 +59,7 @@ def create_model(
         if not refused or not _is_option(refused[1], value := timm_kwargs.get(refused[1])):
             raise
         raise _misplaced({refused[1]: value}) from error
-    inject(model, bank, **(inject_kwargs or {}))
+    inject(model, bank, **options)
     return model
 
 
@@ -101,6 +103,8 @@ def require_timm_name(name: str) -> None:
 
     from .models import hornet  # noqa: F401 (puts HorNet into timm's registry)
 
+    if not isinstance(name, str):
+        raise UnknownNameError(f"a network is named by a text, not by a {type(name).__name__}")
     scheme, colon, place = name.partition(":")
     if colon and (scheme.lower() not in _SCHEMES or not place):
         raise UnknownNameError(
@@ -113,6 +117,18 @@ def require_timm_name(name: str) -> None:
         near = difflib.get_close_matches(architecture[:200], timm.list_models(), n=3)
         hint = f"; near names: {', '.join(near)}" if near else ""
         raise UnknownNameError(f"timm has no model named {name[:100]!r}{hint}")
+
+
+def _inject_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """See that ``inject`` takes these, before a network is built and its weights are fetched.
+
+    Raises:
+        PlanError: they are no mapping, or one is none of its options.
+    """
+    known = [name for name in signature(inject).parameters if name not in ("model", "bank")]
+    if not isinstance(given or {}, Mapping) or any(name not in known for name in given or {}):
+        raise PlanError(f"inject_kwargs are a mapping with some of {', '.join(known)}, not {given!r:.200}")
+    return dict(given or {})
 
 
 def _is_option(name: str, value: object) -> bool:

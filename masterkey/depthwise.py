@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from .errors import NoTargetLayersError, PlanError
+from .frozen import held_weight
 from .host import on_host
 from .mask import stage_of
 from .metadata import KINDS, Kernel
@@ -45,9 +46,23 @@ class FoundLayer:
         return weight if weight.ndim == 4 else weight[:, :, None, None]
 
     @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the weight as a bank holds it, without reading one that is computed, which may change the network."""
+        held, module = held_weight(self.module), self.module
+        if held is not None:
+            out, channels, *kernel = held.shape
+        elif isinstance(module, nn.Conv2d):
+            out, channels, kernel = module.out_channels, module.in_channels // module.groups, list(module.kernel_size)
+        else:
+            assert isinstance(module, nn.Linear)
+            out, channels, kernel = module.out_features, module.in_features, []
+        height, width = kernel or (1, 1)
+        return out, channels, height, width
+
+    @property
     def kernel(self) -> Kernel:
         """(kh, kw)."""
-        return self.weight.shape[2], self.weight.shape[3]
+        return self.shape[2:]
 
     @property
     def stride(self) -> Kernel:
@@ -294,9 +309,12 @@ def _meta_copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
 
 
 def _copy_if_possible(value: object, memo: dict[int, object]) -> None:
+    known = len(memo)
     try:
         copy.deepcopy(value, memo)
     except Exception:
+        for key in list(memo)[known:]:  # what it had begun, the network itself perhaps, which the value refers to
+            del memo[key]
         memo[id(value)] = value
 
 

@@ -1,7 +1,7 @@
 """A bank out of a live network, a timm name, a state dict, or a checkpoint."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .bank import Bank
 from .checkpoint import Checkpoint, Wanted, read_checkpoint, select_tensors
 from .depthwise import Found, require_layers
-from .errors import CheckpointError, UnknownNameError
+from .errors import BankFormatError, CheckpointError, UnknownNameError
 from .format import check_finite, file_sha256
 from .host import on_host
 from .mask import stage_of
@@ -114,8 +114,15 @@ def bank_of_layers(
 
 
 def names_of(datasets: str | Sequence[str]) -> tuple[str, ...]:
-    """Return names as a tuple; a text, which is a sequence too, is one name."""
-    return (datasets,) if isinstance(datasets, str) else tuple(datasets)
+    """Return names as a tuple; a text, which is a sequence too, is one name.
+
+    Raises:
+        BankFormatError: they are no texts.
+    """
+    names = (datasets,) if isinstance(datasets, str) or not isinstance(datasets, Iterable) else tuple(datasets)
+    if not all(isinstance(name, str) for name in names):
+        raise BankFormatError(f"datasets are names, not {datasets!r:.80}")
+    return names
 
 
 @on_host()
@@ -198,8 +205,9 @@ def from_filters(
     _require_kind(kind)
     given = filters if isinstance(filters, Mapping) else {"filters": filters}
     layers = {str(key): _filters(str(key), _planes(str(key), value, name), name) for key, value in given.items()}
-    if not layers:
-        raise CheckpointError(f"{name}: no filters were given")
+    if not layers or len(layers) < len(given):
+        problem = "two layers have the same name" if layers else "no filters were given"
+        raise CheckpointError(f"{name}: {problem}")
     check_finite(layers, name)
     described = tuple(Layer(key, (each.shape[2], each.shape[3]), len(each)) for key, each in layers.items())
     source = Source(kind="filters", id=name)

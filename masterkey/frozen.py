@@ -13,6 +13,8 @@ from typing import Any, ClassVar, SupportsIndex, TypeGuard
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
+from torch.nn.utils.parametrize import is_parametrized
 
 from .errors import PlanError
 
@@ -48,7 +50,7 @@ def frozen_conv2d(
     """
     if (
         torch.is_grad_enabled()
-        and not weight.requires_grad
+        and not _learns(weight)
         and input.dim() == 4
         and all(step == 1 for step in stride)
         # TorchScript can trace a Python function but not save it
@@ -62,6 +64,15 @@ def frozen_conv2d(
             output: Tensor = convolution.apply(input, weight, bias, groups, *zeros, *dilation)
             return output
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def _learns(weight: Tensor) -> bool:
+    """Whether a gradient by a weight is asked for; one that vmap has batched does not say so itself."""
+    functorch = torch._C._functorch
+    if not torch.compiler.is_compiling():
+        while not weight.requires_grad and functorch.is_functorch_wrapped_tensor(weight):
+            weight = functorch.get_unwrapped(weight)
+    return weight.requires_grad
 
 
 class _TraceableFrozenConv2d(torch.autograd.Function):
@@ -168,12 +179,15 @@ class Frozen(nn.Module):
         if not keep_vars:
             destination[key] = destination[key].clone()
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # with assign=True the entry itself becomes the weight, and a Parameter would learn
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        # then the entry itself would become the weight: a tensor that may learn, or that another network trains
+        is_assigned = local_metadata.get("assign_to_params_buffers", False)
         entry = state_dict.get(f"{prefix}weight")
-        if is_frozen(self) and isinstance(entry, nn.Parameter):
-            state_dict[f"{prefix}weight"] = entry.detach()
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if is_frozen(self) and is_assigned and isinstance(entry, Tensor):
+            state_dict[f"{prefix}weight"] = entry.detach().clone()
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # pickle finds classes by name, but this one was made at run time
@@ -183,7 +197,8 @@ class Frozen(nn.Module):
 
 class _FrozenConvolution(Frozen, nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.groups != self.in_channels or self.padding_mode != "zeros":
+        # FX traces into a class of somebody's own with a stand-in for the input, which cannot be asked anything
+        if isinstance(input, Proxy) or self.groups != self.in_channels or self.padding_mode != "zeros":
             output: Tensor = super()._conv_forward(input, weight, bias)
             return output
         # mixed precision of FSDP2 casts parameters, and a frozen filter is none; without a bias a narrower input tells
@@ -207,7 +222,7 @@ def _frozen_class(plain: type[nn.Module]) -> type[Frozen]:
         namespace = {"__module__": plain.__module__, "plain_class": plain}
         try:
             made = type(f"Frozen{plain.__name__}", bases, namespace)
-        except TypeError as error:  # it is final, or its subclasses have to say something of their own
+        except Exception as error:  # it is final, or its subclasses have to say something of their own
             raise PlanError(f"a {plain.__name__} cannot be frozen: its class allows no subclass ({error})") from error
     return _frozen_classes.setdefault(plain, made)  # another thread may have been first
 
@@ -250,8 +265,19 @@ def require_freezable(module: nn.Module) -> None:
         PlanError: it will not.
     """
     _weight_of(module)
-    if not isinstance(module, Frozen):
-        _frozen_class(type(module))
+    if isinstance(module, Frozen):
+        return
+    plain = type(module)
+    if is_parametrized(module):  # its class was made for it alone, and is gone once the parametrization is
+        raise PlanError(
+            f"the bias of a {plain.__name__} is parametrized; remove the parametrization before it is frozen"
+        )
+    frozen = _frozen_class(plain)
+    try:
+        module.__class__ = frozen
+    except Exception as error:
+        raise PlanError(f"a {plain.__name__} cannot be frozen: its class cannot be changed ({error})") from error
+    module.__class__ = plain
 
 
 def freeze_module(module: nn.Module) -> None:
@@ -266,13 +292,14 @@ def freeze_module(module: nn.Module) -> None:
             ``nn.Linear`` with one of (out, in); subclasses of either, too.
 
     Raises:
-        PlanError: the module is of another kind, its weight is parametrized, weight-normed or pruned, or its class
-            allows no subclass.
+        PlanError: the module is of another kind, its weight is parametrized, weight-normed or pruned, its bias
+            parametrized, or its class allows no subclass.
     """
     weight = _weight_of(module)
     if is_frozen(module):
         return
-    cls = type(module) if isinstance(module, Frozen) else _frozen_class(type(module))  # first: a class may not allow it
+    require_freezable(module)
+    cls = type(module) if isinstance(module, Frozen) else _frozen_class(type(module))
     del module.weight
     # a copy: an optimizer made earlier still holds the parameter and may write to its memory
     # under inference_mode the copy would be a tensor that no later training may save for its backward pass

@@ -1,8 +1,9 @@
 """Put a bank into a network and take it out again: plan, apply, report, undo."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from secrets import token_hex
 from typing import Self
@@ -16,16 +17,19 @@ from .depthwise import Found, FoundLayer, require_layers, require_network
 from .errors import NotInjectedError, PlanError
 from .frozen import freeze_module, held_weight, is_frozen, require_freezable, thaw_module
 from .host import on_host
-from .mask import LayerMask, as_mask
+from .mask import LayerMask, as_mask, require_meant
 from .plan import Target, make_plan
 from .report import Report, ReportRow
 from .rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE, KernelRule, Policy, ScaleRule
 from .wrapped import unwrapped
 
+_LEAST_BYTES = 2  # of a weight: narrower floats are a format to keep numbers in, and cannot be computed with
 _RECORD = "_masterkey"
 # on the network that ``inject`` was given: the marks of its layers that hold a bank, and the layers' names, so that a
 # layer that is gone is missed; one that a wrapper has given another name is not gone
 _FILLED = "_masterkey_layers"
+# on a layer whose bank was taken out of a part of a network: the mark by which the network knows it, and misses it not
+_EJECTED = "_masterkey_ejected"
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def inject(
     if not isinstance(bank, Bank):
         bank = Bank.from_pretrained(bank)
     found = require_layers(model, bank.kind)
-    targets = _targets(model, found)
+    targets = _targets(model, found, require_meant(found.layers, layers))
     plan = make_plan(targets, bank, policy=policy, layers=layers, kernel=kernel, scale=scale, seed=seed)
     planned = [
         (layer, given if selected else None)
@@ -106,7 +110,7 @@ def inject(
     rows, filled = [], {}
     _tell_apart(model)
     for layer, given in planned:
-        row = ReportRow(layer.name, layer.kernel, len(layer.weight))
+        row = ReportRow(layer.name, layer.kernel, layer.shape[0])
         if given is None:
             rows.append(row.left_alone(f"not among layers={layers!r}"))
         else:
@@ -146,14 +150,18 @@ def eject(model: nn.Module) -> None:
                 f"the weight of {name} has become one of {tuple(shape)}, and the original, of "
                 f"{tuple(record.original.shape)}, cannot be put back; nothing was changed"
             )
+    known: set[str] = set()
+    for module in model.modules():
+        known.update(module.__dict__.pop(_FILLED, ()))
+        module.__dict__.pop(_EJECTED, None)
     for _, module, record in found:
         thaw_module(module)
         with torch.no_grad():
             _weight(module).copy_(record.original)
         _weight(module).requires_grad_(record.requires_grad)
         delattr(module, _RECORD)
-    for module in model.modules():
-        module.__dict__.pop(_FILLED, None)
+        if record.mark not in known:
+            setattr(module, _EJECTED, record.mark)
 
 
 def verify(model: nn.Module) -> list[str]:
@@ -225,11 +233,16 @@ def _require_undistributed(model: nn.Module) -> None:
 
 
 def _tell_apart(model: nn.Module) -> None:
-    """Give a layer that was copied into another one's place a mark of its own."""
+    """Give a layer that was copied into another one's place a mark of its own, also where a network knows it by it."""
     seen: set[str] = set()
-    for _, module, record in _with_record(model):
+    for name, module, record in _with_record(model):
         if record.mark in seen:
-            setattr(module, _RECORD, replace(record, mark=token_hex(8)))
+            mark = token_hex(8)
+            setattr(module, _RECORD, replace(record, mark=mark))
+            for prefix, around in model.named_modules():
+                filled = around.__dict__.get(_FILLED, {})
+                if record.mark in filled and _joined(prefix, filled[record.mark]) == name:
+                    setattr(around, _FILLED, {mark if old == record.mark else old: at for old, at in filled.items()})
         seen.add(record.mark)
 
 
@@ -245,14 +258,20 @@ def _require_fitting(layer: FoundLayer, filters: Tensor) -> None:
     """See that the layer's numbers can hold the filters.
 
     Raises:
-        PlanError: they are too large for its type.
+        PlanError: they are too large for its type, or so small that nothing is left of them.
     """
     dtype = layer.weight.dtype
-    if not bool(filters.to(dtype).isfinite().all()):
-        raise PlanError(
-            f"{layer.name} holds {str(dtype).removeprefix('torch.')}, in which some of its filters are not finite; "
-            "scale the bank (scale='unit' or 'target'), or widen the network; nothing was changed"
-        )
+    held = filters.to(dtype)
+    if not bool(held.isfinite().all()):
+        problem = "some of its filters are not finite"
+    elif bool(filters.any()) and not bool(held.any()):
+        problem = "nothing is left of its filters, which are too small"
+    else:
+        return
+    raise PlanError(
+        f"{layer.name} holds {str(dtype).removeprefix('torch.')}, in which {problem}; scale the bank (scale='unit' or "
+        "'target'), or widen the network; nothing was changed"
+    )
 
 
 def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> str:
@@ -276,11 +295,11 @@ def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> str:
     return record.mark
 
 
-def _targets(model: nn.Module, found: Found) -> list[Target]:
-    """Describe the layers as they were before any bank.
+def _targets(model: nn.Module, found: Found, selected: Sequence[bool]) -> list[Target]:
+    """Describe the layers as they were before any bank; of those that are left out the shape is enough.
 
     Raises:
-        PlanError: a weight that cannot be replaced in place.
+        PlanError: a selected layer's weight cannot be replaced in place.
     """
     holders: dict[int, list[str]] = {}
     for name, module in model.named_modules():
@@ -288,15 +307,29 @@ def _targets(model: nn.Module, found: Found) -> list[Target]:
             holders.setdefault(id(parameter), []).append(name)
     targets = []
     last = max(len(found.layers) - 1, 1)
-    for i, layer in enumerate(found.layers):
-        weight = _replaceable_weight(layer.name, layer.module)
-        for other in set(holders.get(id(weight), ())) - {layer.name}:
-            shared = other or "the network itself"
-            raise PlanError(f"{layer.name} shares its weight with {shared}, so they cannot hold different filters")
-        record = layer.module.__dict__.get(_RECORD)
-        initial = layer.weight.detach() if record is None else record.original.reshape(layer.weight.shape)
-        targets.append(Target(layer.name, layer.stage, i / last, initial, layer.factor))
+    for i, (layer, is_selected) in enumerate(zip(found.layers, selected, strict=True)):
+        if is_selected:
+            weight = _replaceable_weight(layer.name, layer.module)
+            for other in set(holders.get(id(weight), ())) - {layer.name}:
+                shared = other or "the network itself"
+                raise PlanError(f"{layer.name} shares its weight with {shared}, so they cannot hold different filters")
+        targets.append(Target(layer.name, layer.stage, i / last, _initial(layer, is_selected), layer.factor))
     return targets
+
+
+def _initial(layer: FoundLayer, is_selected: bool) -> Tensor:
+    """The weight before any bank, or, of a layer that is left out and has none that can be taken, zeros."""
+    record = layer.module.__dict__.get(_RECORD)
+    held = held_weight(layer.module) if record is None else record.original
+    if held is not None and held.numel() == prod(layer.shape) and not held.is_meta and held.is_floating_point():
+        return held.detach().reshape(layer.shape)
+    if is_selected:
+        before = "another" if held is None else tuple(held.shape)
+        raise PlanError(
+            f"the weight of {layer.name} has become one of {layer.shape} since its first bank, before which it was one "
+            f"of {before}, so none can go in its place; build the network anew"
+        )
+    return torch.zeros(layer.shape)
 
 
 def _own_weight(name: str, module: nn.Module) -> Tensor:
@@ -313,8 +346,11 @@ def _replaceable_weight(name: str, module: nn.Module) -> Tensor:
     weight = _own_weight(name, module)
     if weight.is_meta:
         raise PlanError(f"{name} is on the meta device, where filters have no values; materialise it first")
-    if not weight.is_floating_point():
-        raise PlanError(f"{name} has weights of {str(weight.dtype).removeprefix('torch.')}; filters are real numbers")
+    if not weight.is_floating_point() or weight.dtype.itemsize < _LEAST_BYTES:
+        raise PlanError(
+            f"{name} has weights of {str(weight.dtype).removeprefix('torch.')}; filters are real numbers of 16 bits at "
+            "least"
+        )
     if any(step == 0 and size > 1 for step, size in zip(weight.stride(), weight.shape, strict=True)):
         raise PlanError(f"{name} has an expanded weight, whose filters share their memory; clone it first")
     if weight.is_inference():
@@ -344,10 +380,15 @@ def _lost(model: nn.Module) -> list[str]:
     for prefix, module in model.named_modules():
         if filled := module.__dict__.get(_FILLED):
             marks = {record.mark for _, _, record in _with_record(module)}
+            marks |= {inside.__dict__[_EJECTED] for inside in module.modules() if _EJECTED in inside.__dict__}
             for mark, inner in filled.items():
-                name = f"{prefix}.{inner}".strip(".")
+                name = _joined(prefix, inner)
                 is_here[name] = is_here.get(name, False) or mark in marks
     return [name for name, found in is_here.items() if not found]
+
+
+def _joined(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}".strip(".")
 
 
 def _with_record(model: nn.Module) -> list[tuple[str, nn.Module, _Record]]:

@@ -74,6 +74,12 @@ class Metadata:
     licence: str | None = None
     transformations: tuple[dict[str, Any], ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        texts = {"name": self.name, "base_model": self.base_model or "", "licence": self.licence or ""}
+        for what, text in texts.items():
+            if not isinstance(text, str):
+                raise BankFormatError(f"{what} of a bank is a text, not {text!r:.80}")
+
     def after(self, op: str, layers: tuple[Layer, ...], /, **arguments: Any) -> "Metadata":
         """Return the metadata of a bank made from this one by the step ``op``."""
         # as it will be read back: a tuple becomes a list now, not after a save

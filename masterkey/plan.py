@@ -25,6 +25,7 @@ from .rules import (
     Policy,
     ScaleRule,
 )
+from .shapes import ROUNDING
 from .whole import as_seed
 
 
@@ -243,20 +244,20 @@ def _layerwise(
 
 
 def _scaled(filters: Tensor, factors: Tensor, target: Target, rule: ScaleRule) -> Tensor:
-    sizes = factors / target.factor if rule == "source" else factors
     if rule == "source":
-        return filters * sizes.to(filters.dtype).view(-1, 1, 1, 1)
-    wide = filters.double() * sizes.view(-1, 1, 1, 1)  # squares of very large or small float32 weights leave its range
+        return filters * (factors / target.factor).to(filters.dtype).view(-1, 1, 1, 1)
+    # squares of very large or small float32 weights leave its range
+    wide = filters.double() * factors.view(-1, 1, 1, 1)
+    norms = wide.flatten(1).norm(dim=1)
     if rule == "unit":
-        norms = wide.flatten(1).norm(dim=1)
         return (wide / torch.where(norms > 0, norms, 1.0).view(-1, 1, 1, 1)).float()
     deviation = wide.std()
-    if not deviation > 0:
+    if not deviation > ROUNDING * norms.norm() / wide.numel() ** 0.5:  # of all weights' root mean square
         return wide.float()
     wanted = target.initial.detach().cpu().double().std()
-    if wanted == 0:
+    if not wanted > 0:
         raise PlanError(
-            f"the initial weights of {target.name} do not vary, so they give no deviation to scale to; "
-            "use scale='source' or 'unit'"
+            f"the initial weights of {target.name} do not vary, or are no numbers, so they give no deviation to scale "
+            "to; use scale='source' or 'unit'"
         )
     return (wide * (wanted / deviation)).float()

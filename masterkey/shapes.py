@@ -10,7 +10,7 @@ from torch import Tensor
 from .errors import MasterkeyError
 from .metadata import Kernel
 
-_ROUNDING = 1e-6  # a float32 filter whose weights differ by less than this, relative to them, is constant
+ROUNDING = 1e-6  # a float32 filter whose weights differ by less than this, relative to them, is constant
 
 
 class Shapes(NamedTuple):
@@ -31,7 +31,7 @@ def shapes_of(filters: Tensor) -> Shapes:
     mean = wide.mean(1)
     centred = wide - mean[:, None]
     norm = centred.norm(dim=1)
-    norm = torch.where(norm > _ROUNDING * wide.norm(dim=1), norm, 0.0)
+    norm = torch.where(norm > ROUNDING * wide.norm(dim=1), norm, 0.0)
     unit = torch.where(norm[:, None] > 0, centred / torch.where(norm > 0, norm, 1.0)[:, None], 0.0)
     return Shapes(unit.float(), norm, mean)
 

@@ -460,3 +460,24 @@ def test_computed_banks_are_pickled(name):
     bank = Bank.from_pretrained(name)
     again = pickle.loads(pickle.dumps(bank))
     assert again.sha256 == bank.sha256 and again.at(5).sha256 == bank.at(5).sha256
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda bank: join("scale-space-8"), "join takes several banks"),
+        (lambda bank: join(bank), "join takes several banks"),
+        (lambda bank: join(None), "join takes several banks"),
+        (lambda bank: bank.pruned("x"), "a share of the median norm"),
+        (lambda bank: bank.pruned(None), "a share of the median norm"),
+        (lambda bank: bank.normalized(["unit"]), "unknown normalisation"),
+        (lambda bank: bank.renamed(3), "name of a bank is a text, not 3"),
+        (lambda bank: Bank.from_filters(torch.ones(1, 3, 3), name=None), "name of a bank is a text"),
+        (lambda bank: Bank.from_filters(torch.ones(1, 3, 3), name="a", licence=5), "licence of a bank is a text"),
+        (lambda bank: Bank.from_filters(torch.ones(1, 3, 3), name="a", datasets=5), "datasets are names, not 5"),
+        (lambda bank: Bank.from_filters({1: torch.ones(1, 3, 3), "1": torch.ones(1, 3, 3)}, name="a"), "the same name"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_a_sentence(bank, call, words):
+    with pytest.raises(MasterkeyError, match=words):
+        call(bank)

@@ -145,3 +145,18 @@ def test_names_of_folders_that_timm_cannot_make_out(tmp_path):
     assert verify(create_model(f"local-dir:{tmp_path}")) == []
     with pytest.raises(IndexError):  # an argument that the network does not take is the caller's, under any name
         create_model(f"local-dir:{tmp_path}", features_only=True, out_indices=(9,))
+
+
+@pytest.mark.parametrize("given", [{"foo": 1}, {"bank": "random"}, "stack", ["stack"], {"model": None}])
+def test_options_that_inject_does_not_have_are_refused_before_a_network_is_built(given, monkeypatch):
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("it was built"))
+    with pytest.raises(
+        PlanError, match="inject_kwargs are a mapping with some of policy, layers, kernel, scale, freeze"
+    ):
+        create_model(CONVNEXT, inject_kwargs=given)
+
+
+@pytest.mark.parametrize("name", [None, 5, torch.nn.Identity()])
+def test_a_network_that_is_no_name_is_refused(name):
+    with pytest.raises(UnknownNameError, match="a network is named by a text"):
+        create_model(name)

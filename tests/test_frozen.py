@@ -414,3 +414,70 @@ def test_filters_follow_parameters_that_were_cast_without_them(biased):
     assert images.grad.dtype == torch.bfloat16 and (layer.bias is None or layer.bias.grad is not None)
     with pytest.raises(RuntimeError):  # a picture of the wrong type stays an error
         nn.Conv2d.forward(layer, torch.randn(1, 4, 8, 8).double())
+
+
+class Own(nn.Conv2d):
+    """Somebody's own class, into which FX traces."""
+
+
+class Fixed(nn.Conv2d):
+    def __setattr__(self, key, value):
+        if key == "__class__":
+            raise RuntimeError("it is fixed")
+        super().__setattr__(key, value)
+
+
+def test_a_gradient_by_batched_weights_is_that_of_a_plain_convolution():
+    """vmap hides from a weight that a gradient by it is asked for."""
+    inputs, weights = torch.randn(2, 3, 4, 9, 9), torch.randn(2, 4, 1, 3, 3)
+
+    def energy(weight, images):
+        return frozen_conv2d(images, weight, None, (1, 1), (1, 1), (1, 1), 4).square().sum()
+
+    def plain(weight, images):
+        return F.conv2d(images, weight, None, 1, 1, 1, 4).square().sum()
+
+    expected = torch.stack([grad(plain)(weight, images) for weight, images in zip(weights, inputs, strict=True)])
+    asked = weights.clone().requires_grad_()
+    vmap(energy)(asked, inputs).sum().backward()
+    assert torch.allclose(asked.grad, expected, atol=1e-4)
+    assert torch.allclose(grad(lambda w: vmap(energy)(w, inputs).sum())(weights), expected, atol=1e-4)
+    assert torch.allclose(vmap(grad(energy))(weights, inputs), expected, atol=1e-4)
+
+
+def test_fx_traces_a_class_of_somebodys_own():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Own(8, 8, 3, groups=8, padding=1))
+    inject(model, "scale-space-8")
+    traced = torch.fx.symbolic_trace(model)
+    images = torch.randn(1, 3, 8, 8)
+    assert torch.equal(traced(images), model(images))
+
+
+def test_a_state_that_is_assigned_is_copied_into_frozen_filters():
+    """Another network's training must not reach them through shared memory."""
+    other, model = (nn.Sequential(nn.Conv2d(8, 8, 3, groups=8)) for _ in range(2))
+    inject(model, "scale-space-8")
+    state = {key: value.detach().clone().requires_grad_() for key, value in other.state_dict().items()}
+    for given in (other.state_dict(), state):
+        model.load_state_dict(given, assign=True)
+        loaded = model[0].weight.clone()
+        assert torch.equal(loaded, given["0.weight"]) and not model[0].weight.requires_grad
+        with torch.no_grad():
+            given["0.weight"].add_(1)
+        assert torch.equal(model[0].weight, loaded)
+
+
+def test_layers_that_cannot_change_their_class_are_refused_before_anything_is_changed():
+    fixed = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), Fixed(8, 8, 3, groups=8))
+    halved = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 3, groups=8))
+    parametrize.register_parametrization(halved[1], "bias", nn.Identity())
+    for model, words in (
+        (fixed, "its class cannot be changed .it is fixed."),
+        (halved, "the bias of a .* parametrized"),
+    ):
+        before = snapshot(model)
+        with pytest.raises(PlanError, match=words):
+            inject(model, "scale-space-8")
+        assert_same(before, snapshot(model))
+    parametrize.remove_parametrizations(halved[1], "bias")
+    assert inject(halved, "scale-space-8").rows[1].replaced

@@ -146,3 +146,25 @@ def test_the_order_of_a_network_for_small_pictures_only(side):
 
     found = masterkey.depthwise.find_layers(Net())
     assert (found.order, [layer.name for layer in found.layers]) == ("forward", ["early", "late"])
+
+
+class Trainer:
+    """Refers back to the network that holds it, as a trainer does."""
+
+    def __init__(self, model):
+        self.model = model
+
+
+class Logger:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
+def test_the_order_does_not_depend_on_which_of_two_things_was_hung_on_first():
+    one, other = Crossed(), Crossed()
+    one.trainer, one.logger = Trainer(one), Logger()
+    one.trainer.lock = threading.Lock()
+    other.logger, other.trainer = Logger(), Trainer(other)
+    other.trainer.lock = threading.Lock()
+    reports = [inject(model, "scale-space-8").to_dict() for model in (one, other, Crossed())]
+    assert reports[0] == reports[1] == reports[2] and reports[0]["order"] == "forward"

@@ -395,3 +395,61 @@ def test_a_weight_that_is_computed_since_is_named_and_not_computed():
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert verify(model) == [name]
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+class Pair(nn.Module):
+    """A network and its slow copy, as in self-supervised learning."""
+
+    def __init__(self, online):
+        super().__init__()
+        self.online, self.target = online, copy.deepcopy(online)
+
+    def forward(self, images):
+        return self.online(images), self.target(images)
+
+
+def stages():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1), *(nn.Sequential(nn.Conv2d(8, 8, 3, groups=8, padding=1)) for _ in range(2))
+    )
+
+
+@pytest.mark.parametrize("layers", [None, "online.*", "target.*"])
+def test_a_copy_beside_its_network_is_known_by_its_new_marks(layers):
+    online = stages()
+    inject(online, "scale-space-8")
+    pair = Pair(online)
+    inject(pair, "random", layers=layers)
+    assert verify(pair) == verify(pair.online) == verify(pair.target) == []
+    with torch.no_grad():
+        pair.target[1][0].weight.add_(1)
+    assert verify(pair) == ["target.1.0"] and verify(pair.target) == ["1.0"] and verify(pair.online) == []
+
+
+def test_what_is_taken_out_of_a_part_is_not_missed_by_the_whole():
+    model = stages()
+    before = snapshot(model)
+    inject(model, "scale-space-8")
+    eject(model[2])
+    assert verify(model) == []
+    model[1][0] = nn.Conv2d(8, 8, 3, groups=8, padding=1)  # but this is gone
+    assert verify(model) == ["1.0"]
+    again = stages()
+    inject(again, "scale-space-8")
+    eject(again[2])
+    eject(again[1])
+    with pytest.raises(NotInjectedError):
+        verify(again)
+    inject(again, "scale-space-8")
+    eject(again)
+    assert {**before, "state": {}} == {**snapshot(again), "state": {}}
+
+
+def test_a_layer_of_another_shape_than_before_its_first_bank_is_refused_in_a_sentence():
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(6, 6, 3, groups=6))
+    inject(model, "scale-space-8")
+    model[0].weight = model[0].weight[:6].clone()
+    model[0].in_channels = model[0].out_channels = model[0].groups = 6
+    with pytest.raises(PlanError, match=r"the weight of 0 has become one of \(6, 1, 3, 3\) since its first bank"):
+        inject(model, "scale-space-8")
+    assert inject(model, "random", layers="1").rows[1].replaced

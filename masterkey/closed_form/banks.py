@@ -188,12 +188,15 @@ def _random_local(base: Bank, targets: Sequence[Target], seed: int, rule: Kernel
         kernel: torch.cat([layer for layer in fitted if layer.shape[2:] == kernel]).square().mean(0).sqrt()
         for kernel in {(int(layer.shape[2]), int(layer.shape[3])) for layer in fitted}
     }
-    return {
+    found = {
         f"{target.name}.weight": torch.randn(len(target.initial), 1, *target.kernel, generator=generator)
         * windows[target.kernel]
         for target in targets
         if target.kernel in windows
     }
+    if not found:  # the rule fits none: say what it says of filters
+        fit_kernel(torch.ones(1, 1, *next(iter(windows))), targets[0].kernel, rule)
+    return found
 
 
 def _fitted(base: Bank, targets: Sequence[Target], seed: int, rule: KernelRule) -> Bank:
