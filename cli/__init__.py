@@ -1,1 +1,1 @@
-"""The command line: Typer, one module per noun, no logic of its own."""
+"""The command line: Typer, one module per noun; what the commands do is in the package."""

@@ -140,7 +140,7 @@ def plot(
     Example: masterkey plot scale-space-8 --kernel 11 -o atlas.png
     """
     if output.suffix.lower() != ".png":
-        raise typer.BadParameter(f"{output} is to be a picture, and end in .png", param_hint="--output")
+        raise typer.BadParameter(f"{output} must end in .png", param_hint="--output")
     with doing(f"drawing {bank}"):
         from masterkey.atlas import draw_atlas, save_atlas
 

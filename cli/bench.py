@@ -1,13 +1,12 @@
-"""Commands on experiments: bench list, run, show."""
+"""Commands on experiments: bench list, data, run, show, and report."""
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .bench_report import Arms, BatchSize, Models, Results, Seeds, Targets, report
+from .bench_report import Arms, BatchSize, Models, Results, Seeds, Targets, open_store, report
 from .output import Json, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def list_(
     """
     from masterkey.benchmarks.overview import list_experiments
 
-    rows = list_experiments(_store(results), experiments or (), target or ())
+    rows = list_experiments(open_store(results), experiments or (), target or ())
     if json:
         print_json([row.to_dict() for row in rows])
     else:
@@ -140,7 +139,7 @@ def run(
     names = list(dict.fromkeys(experiments))
     whole = [load_experiment(name, size) for name in names]
     loaded = [experiment.only(**part).with_seeds(seed or ()).with_batch_size(batch_size) for experiment in whole]
-    store = _store(results)
+    store = open_store(results)
     if dry:
         _dry_run(dict(zip(names, loaded, strict=True)), store, skip_corrupt, json)
         return
@@ -208,7 +207,7 @@ def show(
     """
     from masterkey.benchmarks.overview import askers, describe_run, find_run
 
-    store = _store(results)
+    store = open_store(results)
     result = find_run(store, run)
     if json:
         print_json(result)
@@ -260,12 +259,6 @@ def _cells(row: "Built") -> list[str]:
         "x".join(map(str, row.batch or ())),
         "; ".join([*row.notes, *([f"REFUSED: {row.problem}"] if row.problem else [])]),
     ]
-
-
-def _store(results: Path | None) -> "ResultStore":
-    from masterkey.benchmarks.store import ResultStore, default_store
-
-    return default_store() if results is None else ResultStore(results)
 
 
 def _shown(value: Any) -> str:

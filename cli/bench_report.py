@@ -1,12 +1,15 @@
 """The command ``bench report``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from .options import home_expanded
 from .output import doing, tell
+
+if TYPE_CHECKING:
+    from masterkey.benchmarks.store import ResultStore
 
 Targets = Annotated[
     list[str] | None,
@@ -45,6 +48,13 @@ Results = Annotated[
 ]
 
 
+def open_store(results: Path | None) -> "ResultStore":
+    """Return the store of results in a folder, or where they are if none is given."""
+    from masterkey.benchmarks.store import ResultStore, default_store
+
+    return default_store() if results is None else ResultStore(results)
+
+
 def report(
     experiments: Annotated[
         list[str], typer.Argument(metavar="EXPERIMENT…", help="Names, as in masterkey bench list, or TOML files.")
@@ -75,9 +85,8 @@ def report(
     with doing("writing the report"):
         from masterkey.benchmarks.experiment import load_experiment
         from masterkey.benchmarks.report import write_report
-        from masterkey.benchmarks.store import ResultStore, default_store
 
-        store = default_store() if results is None else ResultStore(results)
+        store = open_store(results)
         option = None if results is None else str(results)
         loaded = [load_experiment(name, size) for name in dict.fromkeys(experiments)]
         part = {"arms": only or (), "targets": target or (), "models": model or ()}

@@ -57,9 +57,7 @@ def distill(
     masterkey distill ./mcunet ./proxyless -o ./keys --keys 16 --method kmeans --sample 10000 --curve curve.png
     """
     if curve is not None and curve.suffix.lower() != ".png":
-        raise typer.BadParameter(
-            f"{curve} is to be a picture, and end in .png; its figures go beside it as .csv", param_hint="--curve"
-        )
+        raise typer.BadParameter(f"{curve} must end in .png; its figures go beside it as .csv", param_hint="--curve")
     from masterkey.distill.curve import EVERY, FEW, is_curve
     from masterkey.folder import CURVE_NAMES, require_replaceable
 

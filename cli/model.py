@@ -66,7 +66,7 @@ def inspect(
     facts = [
         {
             "layer": layer.name,
-            "filters": len(layer.weight),
+            "filters": layer.shape[0],
             "kernel": list(layer.kernel),
             "stride": list(layer.stride),
             "channels": layer.groups,
@@ -80,7 +80,7 @@ def inspect(
     rows = [
         [
             layer.name,
-            str(len(layer.weight)),
+            str(layer.shape[0]),
             f"{layer.kernel[0]}x{layer.kernel[1]}",
             f"{layer.stride[0]}x{layer.stride[1]}",
             "-" if layer.stage is None else str(layer.stage),
@@ -95,7 +95,7 @@ def init(
     output: Annotated[
         Path, typer.Option("--output", "-o", callback=home_expanded, help="The state dict to write (.safetensors).")
     ],
-    bank: Annotated[str, typer.Option(help="A built-in bank's name, or a bank's folder.")] = DEFAULT_BANK,
+    bank: Annotated[str, typer.Option(help="A bank's name, built in or on the Hub, or its folder.")] = DEFAULT_BANK,
     num_classes: Annotated[
         int | None, typer.Option(min=0, help="Classes of the new head; timm's if not given.")
     ] = None,

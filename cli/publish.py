@@ -10,7 +10,7 @@ from masterkey.catalog import find_recipe, published_recipes, recipes
 from masterkey.errors import MasterkeyError
 from masterkey.index import index
 
-from .options import home_expanded
+from .options import TokenOption, home_expanded
 from .output import Json, doing, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and sh
 AllowDegenerate = Annotated[
     bool, typer.Option("--allow-degenerate", help="Take banks most of whose filters are in degenerate layers, too.")
 ]
-Token = Annotated[str | None, typer.Option(help="The Hub's token; the one logged in with if not given.")]
 
 
 def build(
@@ -41,7 +40,7 @@ def build(
     all_: Annotated[bool, typer.Option("--all", help="Build every bank but the computed ones.")] = False,
     lock: Annotated[bool, typer.Option("--lock", help="Write the hashes of what was built into the index.")] = False,
     allow_degenerate: AllowDegenerate = False,
-    token: Token = None,
+    token: TokenOption = None,
     json: Json = False,
 ) -> None:
     """Make a bank by its recipe.
@@ -108,7 +107,7 @@ def push(
     create_pr: CreatePr = False,
     dry: DryRun = False,
     allow_degenerate: AllowDegenerate = False,
-    token: Token = None,
+    token: TokenOption = None,
     json: Json = False,
 ) -> None:
     """Publish a bank's folder on the Hub.
@@ -157,7 +156,7 @@ def publish(
     create_pr: CreatePr = False,
     dry: DryRun = False,
     allow_degenerate: AllowDegenerate = False,
-    token: Token = None,
+    token: TokenOption = None,
     json: Json = False,
 ) -> None:
     """Publish every bank of trained weights.

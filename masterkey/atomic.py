@@ -41,9 +41,9 @@ def write_all_atomically(files: Mapping[Path, bytes | Iterable[bytes]]) -> None:
             path = _followed(named)
             _make_folders(path.parent, made)
             if path.is_dir():
-                raise IsADirectoryError(21, "a folder of that name is in the way")
+                raise IsADirectoryError(errno.EISDIR, "a folder of that name is in the way")
             if path.exists() and not path.is_file():
-                raise FileExistsError(17, "it is a device or a pipe, which would be replaced by a file")
+                raise FileExistsError(errno.EEXIST, "it is a device or a pipe, which would be replaced by a file")
             staged[path] = _beside(path, "partial")
             with staged[path].open("xb") as file:
                 file.writelines([data] if isinstance(data, bytes) else data)

@@ -234,7 +234,7 @@ class Bank:
         """
         seed = as_seed(seed)
         generator = torch.Generator().manual_seed(seed)
-        effective = self._effective()
+        effective = self.effective()
         pools: dict[torch.Size, list[str]] = {}
         for name, tensor in effective.items():
             pools.setdefault(tensor.shape[1:], []).append(name)
@@ -271,7 +271,7 @@ class Bank:
         if not isinstance(how, str) or how not in measures:
             raise PlanError(f"unknown normalisation {how!r}; known: {', '.join(measures)}")
         layers = {}
-        for name, tensor in self._effective().items():
+        for name, tensor in self.effective().items():
             wide = tensor.double()  # squares of very large or small float32 weights leave its range
             flat = wide.flatten(1)
             size = measures[how](flat)
@@ -376,8 +376,8 @@ class Bank:
         """The same bank under another name."""
         return Bank(self.layers, replace(self.metadata, name=name))
 
-    def _effective(self) -> dict[str, Tensor]:
-        """The filters times the factor their architecture multiplies the output by."""
+    def effective(self) -> dict[str, Tensor]:
+        """The filters by layer, times the factor that their architecture multiplies its output by."""
         return {layer.name: self.layers[layer.name] * layer.factor for layer in self.metadata.layers}
 
     def _step(self, op: str, layers: Mapping[str, Tensor], **arguments: Any) -> Bank:

@@ -19,7 +19,6 @@ from .folder import bank_files, write_folder
 from .format import WEIGHTS_NAME, read
 from .index import IndexEntry, index, write_index
 from .licence import licence_parts
-from .mask import stage_of
 from .metadata import Layer, Source
 from .pins import check_pinned
 from .shipped import shipped_bank
@@ -153,11 +152,7 @@ def architecture_layers(model: str) -> tuple[Layer, ...]:
     """
     with torch.device("meta"):
         network = build_timm(model)
-    return tuple(
-        Layer(name, layer.kernel, len(layer.weight), layer.groups, layer.stride, stage_of(name))
-        for layer in require_layers(network).layers
-        for name in [f"{layer.name}.weight"]
-    )
+    return tuple(layer.described() for layer in require_layers(network).layers)
 
 
 def _source(recipe: Recipe, source: str | Path | None, revision: str | None, options: dict[str, Any]) -> Bank:

@@ -54,7 +54,7 @@ def read_checkpoint(path: Path, wanted: Wanted) -> Checkpoint:
     suffix = path.suffix.lower()
     try:
         if not path.is_file():
-            what = "is no plain file" if path.exists() else "does not exist"
+            what = "is not a regular file" if path.exists() else "does not exist"
             raise CheckpointError(f"{str(path)!r:.200} {'is a folder, not a checkpoint' if path.is_dir() else what}")
         if suffix not in SUFFIXES:
             raise CheckpointError(f"{path}: unknown kind of checkpoint {suffix!r}; known: {', '.join(SUFFIXES)}")

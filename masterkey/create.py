@@ -108,7 +108,7 @@ def require_timm_name(name: str) -> None:
     scheme, colon, place = name.partition(":")
     if colon and (scheme.lower() not in _SCHEMES or not place):
         raise UnknownNameError(
-            f"timm makes nothing of {name[:100]!r}; hf-hub:org/name and local-dir:FOLDER are what it knows beside names"
+            f"timm does not recognise {name[:100]!r}; beside names it takes hf-hub:org/name and local-dir:FOLDER"
         )
     if colon and scheme.lower() == "local-dir" and not is_there(str(expanded(place) / "config.json")):
         raise UnknownNameError(f"{place[:200]!r} is no network's folder: it holds no config.json")

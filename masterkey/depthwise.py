@@ -20,7 +20,7 @@ from .errors import NoTargetLayersError, PlanError
 from .frozen import held_weight
 from .host import on_host
 from .mask import stage_of
-from .metadata import KINDS, Kernel
+from .metadata import KINDS, Kernel, Layer
 from .wrapped import unwrapped
 
 _log = logging.getLogger(__name__)
@@ -84,6 +84,13 @@ class FoundLayer:
     def stage(self) -> int | None:
         """The stage that the name states."""
         return stage_of(self.name)
+
+    def described(self) -> Layer:
+        """What a bank with this layer's filters says of it, under the parameter's name."""
+        count, _, *kernel = self.shape
+        return Layer(
+            f"{self.name}.weight", (kernel[0], kernel[1]), count, self.groups, self.stride, self.stage, self.factor
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ def needs(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as missing:
-        package = {"sklearn": "scikit-learn"}.get(module.split(".")[0], module.split(".")[0])
+        package = module.split(".")[0]
         raise MasterkeyError(
             f"this needs {package}, which the extra analysis brings: pip install 'masterkey[analysis]'"
         ) from missing

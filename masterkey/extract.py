@@ -61,7 +61,7 @@ def from_model(
     """
     if not isinstance(model, nn.Module):
         hint = "; a state dict goes to Bank.from_state_dict" if isinstance(model, Mapping) else ""
-        raise CheckpointError(f"a network is wanted, or timm's name of one, not a {type(model).__name__}{hint}")
+        raise CheckpointError(f"expected a torch.nn.Module or a timm model name, not a {type(model).__name__}{hint}")
     model, _ = unwrapped(model)
     title = name or type(model).__name__
     return bank_of_layers(
@@ -91,20 +91,13 @@ def bank_of_layers(
         CheckpointError: they have no weights yet.
         BankFormatError: a weight is NaN or infinite.
     """
-    layers: dict[str, Tensor] = {}
-    about = []
-    for layer in found.layers:
-        parameter = f"{layer.name}.weight"
-        weight = _filters(parameter, layer.weight, name)
-        layers[parameter] = weight
-        stage = stage_of(parameter)
-        about.append(Layer(parameter, layer.kernel, len(weight), layer.groups, layer.stride, stage, layer.factor))
+    layers = {f"{layer.name}.weight": _filters(f"{layer.name}.weight", layer.weight, name) for layer in found.layers}
     check_finite(layers, name)
     metadata = Metadata(
         name=name,
         kind=kind,
         source=source,
-        layers=tuple(about),
+        layers=tuple(layer.described() for layer in found.layers),
         order=found.order,
         base_model=base_model,
         datasets=names_of(datasets),

@@ -243,12 +243,12 @@ def _weight_of(module: nn.Module) -> Tensor:
     """The weight that a layer holds itself."""
     name = type(module).__name__
     if not isinstance(module, nn.Conv2d | nn.Linear):
-        raise PlanError(f"Only Conv2d and Linear layers can be frozen or thawed, this is a {name}.")
+        raise PlanError(f"only Conv2d and Linear layers can be frozen or thawed, not a {name}")
     weight = held_weight(module)
     if weight is None:
         raise PlanError(
-            f"The weight of this {name} is computed from other tensors (weight norm, pruning or another "
-            "parametrization) and cannot be frozen or thawed. Remove the parametrization first."
+            f"the weight of this {name} is computed from other tensors (weight norm, pruning or another "
+            "parametrization) and cannot be frozen or thawed; remove the parametrization first"
         )
     return weight
 

@@ -12,7 +12,7 @@ from .whole import several
 LayerMask = int | str | Sequence[str]
 
 # A stage is what the names call one; a lone running number ("blocks.7.conv") is a block, not a stage.
-_STAGE = re.compile(r"(?:^|[./])(?:stages?|levels?|layers?|blocks(?=[._]\d+[._]\d))[._]?(\d+)(?=[._/])")
+_STAGE = re.compile(r"(?:^|[./])(?:stages?|levels?|layers?|blocks(?=[._]\d+[._]\d))[._]?(\d+)(?=[._/]|$)")
 
 
 class Named(Protocol):
@@ -77,7 +77,7 @@ def mask_layers(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]:
         if len(terms) > 1 and not any(chosen_by):
             hint = "; a number stands alone" if _is_number(term) else _hint(layers, term)
             raise NothingMeantError(
-                f"{term!r:.100} among several patterns means none of the {len(layers)} layers{hint}"
+                f"{term!r:.100} among several patterns matches none of the {len(layers)} layers{hint}"
             )
     return [any(chosen_by) for chosen_by in zip(*meant, strict=True)] if meant else [False] * len(layers)
 
@@ -93,12 +93,14 @@ def require_meant(layers: Sequence[Named], mask: LayerMask | None) -> list[bool]
         masked = as_mask(mask)
         terms = [masked] if isinstance(masked, str) else masked if isinstance(masked, list) else []
         hint = "".join(_hint(layers, term) for term in terms)
-        raise NothingMeantError(f"layers={mask!r} means none of the {len(layers)} layers ({first_names(layers)}){hint}")
+        raise NothingMeantError(
+            f"layers={mask!r} matches none of the {len(layers)} layers ({first_names(layers)}){hint}"
+        )
     return meant
 
 
 def first_names(layers: Sequence[Named]) -> str:
-    """Return the first three names, for a message about a mask that means none of them."""
+    """Return the first three names, for a message about a mask that matches none of them."""
     return ", ".join([*(layer.name for layer in layers[:3]), *(["…"] if len(layers) > 3 else [])])
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -72,7 +72,7 @@ class Metadata:
     base_model: str | None = None
     datasets: tuple[str, ...] = ()
     licence: str | None = None
-    transformations: tuple[dict[str, Any], ...] = field(default=())
+    transformations: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         texts = {"name": self.name, "base_model": self.base_model or "", "licence": self.licence or ""}

@@ -112,7 +112,8 @@ def _convolutions(path: Path) -> Iterator[_Convolution]:
         raise CheckpointError("ONNX files need the extra onnx: pip install 'masterkey[onnx]'") from missing
     try:
         if not path.is_file():
-            raise CheckpointError(f"{str(path)!r:.200} {'is no plain file' if path.exists() else 'does not exist'}")
+            what = "is not a regular file" if path.exists() else "does not exist"
+            raise CheckpointError(f"{str(path)!r:.200} {what}")
     except OSError as error:
         raise CheckpointError(f"cannot read {str(path)!r:.200}: {error.strerror or error}") from error
     try:

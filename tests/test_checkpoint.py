@@ -398,7 +398,7 @@ def test_missing_files_folders_and_unknown_suffixes(tmp_path):
     (tmp_path / "folder.pth").mkdir()
     assert "is a folder" in refused(tmp_path / "folder.pth")
     os.mkfifo(tmp_path / "pipe.pth")
-    assert "is no plain file" in refused(tmp_path / "pipe.pth")
+    assert "is not a regular file" in refused(tmp_path / "pipe.pth")
     (tmp_path / "net.h5").write_bytes(b"x")
     assert "unknown kind of checkpoint '.h5'" in refused(tmp_path / "net.h5")
     (tmp_path / "net").write_bytes(b"x")

@@ -16,7 +16,7 @@ from masterkey.bank import Bank
 from masterkey.errors import MasterkeyError
 from masterkey.metadata import Layer, Metadata, Source
 
-pytest.importorskip("sklearn", reason="needs masterkey[analysis]")
+pytest.importorskip("sklearn", reason="needs masterkey[test]")
 pytest.importorskip("matplotlib", reason="needs masterkey[analysis]")
 
 

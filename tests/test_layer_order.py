@@ -168,3 +168,20 @@ def test_the_order_does_not_depend_on_which_of_two_things_was_hung_on_first():
     other.trainer.lock = threading.Lock()
     reports = [inject(model, "scale-space-8").to_dict() for model in (one, other, Crossed())]
     assert reports[0] == reports[1] == reports[2] and reports[0]["order"] == "forward"
+
+
+def test_a_stage_is_the_same_by_a_layers_name_and_by_its_parameters():
+    class Numbered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Conv2d(8, 8, 3, groups=8, padding=1) for _ in range(3))
+
+        def forward(self, images):
+            for layer in self.layers:
+                images = layer(images)
+            return images
+
+    bank = Bank.from_model(Numbered())
+    assert [layer.stage for layer in bank.metadata.layers] == [0, 1, 2]
+    assert list(bank.select(layers="stage:1").layers) == ["layers.1.weight"]
+    assert [row.replaced for row in inject(Numbered(), bank, layers="stage:1").rows] == [False, True, False]

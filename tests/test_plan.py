@@ -171,7 +171,7 @@ class TestMask:
 
     @pytest.mark.parametrize("mask", ["stage:7", "nothing.*", [], ["stage:9", "x"], "stage:x"])
     def test_a_mask_that_means_nothing_is_an_error(self, mask):
-        with pytest.raises(PlanError, match="means none of the 6 layers"):
+        with pytest.raises(PlanError, match="matches none of the 6 layers"):
             make_plan(self.targets, self.bank, layers=mask)
 
     @pytest.mark.parametrize(

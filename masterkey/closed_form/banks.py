@@ -108,11 +108,6 @@ def _described(layers: Filters) -> tuple[Layer, ...]:
     )
 
 
-def _effective(bank: Bank) -> Filters:
-    """A bank's filters times the factor that their architecture multiplies its output by."""
-    return {layer.name: bank.layers[layer.name] * layer.factor for layer in bank.metadata.layers}
-
-
 def _scale_space(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
     return {f"keys.{kh}x{kw}.weight": scale_space_filters((kh, kw)) for kh, kw in _kernels(targets)}
 
@@ -127,7 +122,7 @@ def _smooth(targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
 
 def _measured(base: Bank, targets: Sequence[Target], seed: int, rule: KernelRule) -> Filters:
     """Each target takes its covariance from the base layer at the same relative depth."""
-    filters = list(_effective(base).values())
+    filters = list(base.effective().values())
     generator = torch.Generator().manual_seed(seed)
     last = len(filters) - 1
     return {
@@ -202,7 +197,7 @@ def _random_local(base: Bank, targets: Sequence[Target], seed: int, rule: Kernel
 def _fitted(base: Bank, targets: Sequence[Target], seed: int, rule: KernelRule) -> Bank:
     """Return a bank's filters as seen in the output, with those fitted to the targets' other kernels beside them."""
     bound = base.bind(targets, seed, rule)
-    layers = _effective(bound)
+    layers = bound.effective()
     own = list(bound.counts())
     for kernel in _kernels(targets):
         if kernel in own or rule == "exact":
