@@ -152,7 +152,8 @@ def architecture_layers(model: str) -> tuple[Layer, ...]:
     """
     with torch.device("meta"):
         network = build_timm(model)
-    return tuple(layer.described() for layer in require_layers(network).layers)
+    # as the index has them, which holds no factors
+    return tuple(replace(layer.described(), factor=1.0) for layer in require_layers(network).layers)
 
 
 def _source(recipe: Recipe, source: str | Path | None, revision: str | None, options: dict[str, Any]) -> Bank:
