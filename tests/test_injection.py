@@ -100,7 +100,7 @@ class TestNothingChangesUnlessEverythingFits:
             ({"policy": "nonsense"}, "unknown policy"),
             ({"scale": "nonsense"}, "unknown scale rule"),
             ({"kernel": "nonsense"}, "unknown kernel rule"),
-            ({"layers": "nothing"}, "means none"),
+            ({"layers": "nothing"}, "matches none"),
             ({"layers": ["stage:1", "stage:9"]}, "'stage:9' among several patterns matches none of the 11 layers"),
             ({"layers": ["2", "stage:1"]}, "'2' among .* a number stands alone"),
         ],
