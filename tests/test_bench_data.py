@@ -275,6 +275,9 @@ def test_folders_of_the_wrong_layout_are_refused_with_what_was_found(tmp_path, c
     said = r"2 folders \(Test, Train\) and 1 \.txt files; expected a folder .*; rename Test to test and Train to train$"
     with pytest.raises(BenchmarkError, match=said):
         load(parts, cache)
+    half = image_folder(tmp_path / "half" / "pictures", {"Train": {"ant": 1, "bee": 1}, "test": {"ant": 1, "bee": 1}})
+    with pytest.raises(BenchmarkError, match=r"; rename Train to train$"):
+        load(half, cache)
     one = image_folder(tmp_path / "one", {"bare": {"ant": 1}}) / "bare"
     with pytest.raises(BenchmarkError, match=r"1 folders \(ant\); expected"):
         load(one, cache)

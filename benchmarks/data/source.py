@@ -155,6 +155,7 @@ def _way(way: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
 def misspelt_parts(folder: Path) -> str:
     """Say which folders are parts but for their capitals, ``Train/`` and ``Test/``; nothing where there are none."""
     named = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir() and entry.name.lower() in SPLITS]
+    named = [name for name in named if name not in SPLITS]
     return f"; rename {' and '.join(f'{name} to {name.lower()}' for name in named)}" if named else ""
 
 
