@@ -15,11 +15,11 @@ from torch import Tensor
 
 from . import format as bank_format
 from .denoise import denoise
-from .errors import BankFormatError, MasterkeyError, NothingMeantError, PlanError
+from .errors import BankFormatError, NothingMeantError, PlanError
 from .fit import fit_kernel
 from .host import on_host
 from .mask import LayerMask, as_mask, first_names, mask_layers
-from .metadata import Kernel, Metadata, Source
+from .metadata import Kernel, Metadata, Source, as_kernel
 from .rules import KernelRule
 from .shapes import ROUNDING, near_dead
 from .whole import LARGEST, as_seed, several, whole_number
@@ -487,18 +487,3 @@ def _joint_licence(licences: Sequence[str | None]) -> str | None:
 def _provenance(bank: Bank) -> dict[str, Any]:
     about = bank.metadata.to_dict(bank.sha256)
     return {key: value for key, value in about.items() if key not in ("format", "layers", "kind")}
-
-
-def as_kernel(kernel: int | Sequence[int]) -> Kernel:
-    """Return a kernel size as (kh, kw).
-
-    Raises:
-        MasterkeyError: not one or two whole numbers from 1 to 1,001.
-    """
-    sides = several(kernel)
-    if len(sides) == 1 and not isinstance(kernel, Sequence):
-        sides = sides * 2
-    if isinstance(kernel, str) or len(sides) != 2:
-        raise MasterkeyError(f"a kernel size is one or two whole numbers from 1 to 1001, not {kernel!r:.80}")
-    kh, kw = (whole_number(side, f"a side of the kernel size {kernel!r:.80}", 1, 1001) for side in sides)
-    return kh, kw

@@ -10,10 +10,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from .bank import Bank, as_kernel, join
+from .bank import Bank, join
 from .errors import NothingMeantError
 from .host import on_host
-from .metadata import Kernel, Metadata
+from .metadata import Kernel, Metadata, as_kernel
 from .plan import Target
 from .rules import KernelRule
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from .errors import BankFormatError
-from .whole import LARGEST
+from .errors import BankFormatError, MasterkeyError
+from .whole import LARGEST, several, whole_number
 
 FORMAT_VERSION = 1
 KINDS = ("depthwise", "pointwise", "dense", "all")
@@ -101,6 +101,21 @@ class Metadata:
         except (TypeError, ValueError) as error:
             raise BankFormatError(f"bank {self.name!r:.200}: its metadata cannot be written ({error})") from error
         return {**plain, CHECKSUM_KEY: _checksum(plain)}
+
+
+def as_kernel(kernel: int | Sequence[int]) -> Kernel:
+    """Return a kernel size as (kh, kw).
+
+    Raises:
+        MasterkeyError: not one or two whole numbers from 1 to 1,001.
+    """
+    sides = several(kernel)
+    if len(sides) == 1 and not isinstance(kernel, Sequence):
+        sides = sides * 2
+    if isinstance(kernel, str) or len(sides) != 2:
+        raise MasterkeyError(f"a kernel size is one or two whole numbers from 1 to 1001, not {kernel!r:.80}")
+    kh, kw = (whole_number(side, f"a side of the kernel size {kernel!r:.80}", 1, 1001) for side in sides)
+    return kh, kw
 
 
 def canonical_json(value: Any) -> str:

@@ -10,10 +10,10 @@ import torch
 from samples import make_bank
 from torch import Tensor
 
-from masterkey.bank import Bank, as_kernel, join
+from masterkey.bank import Bank, join
 from masterkey.errors import BankFormatError, MasterkeyError, PlanError
 from masterkey.format import filters_sha256
-from masterkey.metadata import Layer, Metadata, Source
+from masterkey.metadata import Layer, Metadata, Source, as_kernel
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ from networks import build, depthwise_weights, equal
 from samples import make_bank
 
 from masterkey import inject
-from masterkey.bank import Bank, as_kernel
+from masterkey.bank import Bank
 from masterkey.closed_form.banks import ComputedBank
 from masterkey.distill import distill
 from masterkey.errors import MasterkeyError
 from masterkey.extract import from_timm
 from masterkey.initial import write_initial
+from masterkey.metadata import as_kernel
 from masterkey.whole import as_seed, whole_number
 
 
