@@ -12,8 +12,8 @@ lint:
 	ruff check . && ruff format --check . && mypy masterkey cli banks benchmarks
 
 figures:  # those that need no training, one after the other; about an hour on two cores
-	$(PYTHON) -m masterkey.benchmarks.cosines
-	$(PYTHON) -m masterkey.benchmarks.start
-	$(PYTHON) -m masterkey.benchmarks.overhead
-	$(PYTHON) -m masterkey.benchmarks.step_time
-	$(PYTHON) -m masterkey.benchmarks.coverage
+	$(PYTHON) -m masterkey.benchmarks.scripts.cosines
+	$(PYTHON) -m masterkey.benchmarks.scripts.start
+	$(PYTHON) -m masterkey.benchmarks.scripts.overhead
+	$(PYTHON) -m masterkey.benchmarks.scripts.step_time
+	$(PYTHON) -m masterkey.benchmarks.scripts.coverage

@@ -1,4 +1,4 @@
-"""Benchmarks: the harness, and the scripts whose recorded results back every figure in README."""
+"""Benchmarks: the harness, and in ``scripts`` those whose recorded results back the figures in README."""
 
 from masterkey.errors import MasterkeyError
 

@@ -1,6 +1,5 @@
 """From an arm's description to a network that is ready to be trained."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from masterkey.errors import NothingMeantError
 
 from .arm_calls import check_steps
 from .config import ArmConfig, BenchmarkError, RunConfig
+from .data.catalogue import data_folder
 from .store import WEIGHTS_NAME, ResultStore
 from .weight_selection import select_weights
 
@@ -140,7 +140,7 @@ def trained_network(run_id: str, store: ResultStore) -> nn.Module:
 
 def data_path(name: str) -> Path:
     """Return a path in the data folder (``$MASTERKEY_DATA``, else ``../shared/data``), or an absolute one."""
-    return Path(os.environ.get("MASTERKEY_DATA", "../shared/data")) / name
+    return data_folder() / name
 
 
 def _teacher_weights(teacher: str, store: ResultStore) -> dict[str, Tensor]:

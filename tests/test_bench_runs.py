@@ -14,8 +14,8 @@ from sweep_files import make_pictures, tiny_experiment
 
 from masterkey.benchmarks.checkpoint import save_checkpoint
 from masterkey.benchmarks.config import BenchmarkError
-from masterkey.benchmarks.kill_test import kill_sweeps
 from masterkey.benchmarks.runs import compute_run
+from masterkey.benchmarks.scripts.kill_test import kill_sweeps
 from masterkey.benchmarks.store import ResultStore
 from masterkey.benchmarks.sweep import run_sweep
 from masterkey.cli.main import run
@@ -129,7 +129,7 @@ def test_kills_inside_the_write_of_a_checkpoint_are_counted_apart(
     tmp_path, monkeypatch, kind, names, inside_checkpoint
 ):
     monkeypatch.setattr(Drawn, "kind", kind)
-    monkeypatch.setattr("masterkey.benchmarks.kill_test.random.Random", Drawn)
+    monkeypatch.setattr("masterkey.benchmarks.scripts.kill_test.random.Random", Drawn)
 
     def command(root: Path) -> list[str]:
         return [sys.executable, "-S", "-c", _WRITES, str(root), *names]

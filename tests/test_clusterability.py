@@ -7,7 +7,7 @@ from report_runs import RANDOM, SCRATCH, experiment, finish
 from masterkey.analysis.clusterability import MOST, clusterability
 from masterkey.analysis.plots.clusterability import clusterability_scatter
 from masterkey.analysis.plots.style import png_bytes
-from masterkey.benchmarks.clusterability import correlations, with_recorded
+from masterkey.benchmarks.scripts.clusterability import correlations, with_recorded
 from masterkey.benchmarks.store import ResultStore
 from masterkey.errors import MasterkeyError
 

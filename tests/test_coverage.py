@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from masterkey import inject, verify
-from masterkey.benchmarks.coverage import Supply, depthwise, kernel_of, tensors
+from masterkey.benchmarks.scripts.coverage import Supply, depthwise, kernel_of, tensors
 from masterkey.closed_form.scale_space import scale_space_filters
 
 # Found by building all 1,371 models of timm 1.0.31 on the meta device, keeping the 551 with a Conv2d of

@@ -96,7 +96,7 @@ def test_a_command_that_is_not_there_is_not_understood(command, monkeypatch):
 
 def test_a_module_that_does_not_know_an_option_does_not_understand_it(monkeypatch, capsys):
     with pytest.raises(SystemExit):
-        understand("python -m masterkey.benchmarks.quality --no-such-option", monkeypatch, complete=True)
+        understand("python -m masterkey.benchmarks.scripts.quality --no-such-option", monkeypatch, complete=True)
     assert "--no-such-option" in capsys.readouterr().err
 
 

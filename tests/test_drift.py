@@ -52,7 +52,7 @@ def groups_of(structure):
 
 
 def test_everything_equals_the_reference(three, structure):
-    from masterkey.benchmarks import analysis_reference
+    from masterkey.benchmarks.scripts import analysis_reference
 
     reference = analysis_reference.analyse(
         {bank.name: [layer.flatten(1).double().numpy() for layer in bank.layers.values()] for bank in three}

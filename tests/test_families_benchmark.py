@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from masterkey.analysis.families import LABELS
-from masterkey.benchmarks import families
+from masterkey.benchmarks.scripts import families
 from masterkey.distill import autoencoder
 from masterkey.extract import from_state_dict
 

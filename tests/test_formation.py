@@ -17,9 +17,9 @@ from masterkey.analysis.plots.formation_ridges import formation_ridges
 from masterkey.analysis.plots.style import png_bytes
 from masterkey.analysis.sources import as_filters
 from masterkey.analysis.structure import measure, survey_all
-from masterkey.benchmarks import formation_runs
 from masterkey.benchmarks.config import BenchmarkError, DataConfig, TrainConfig
-from masterkey.benchmarks.small_networks import KINDS, NETWORKS, build_small
+from masterkey.benchmarks.scripts import formation_runs
+from masterkey.benchmarks.scripts.small_networks import KINDS, NETWORKS, build_small
 from masterkey.errors import MasterkeyError
 from masterkey.extract import from_model, from_state_dict
 

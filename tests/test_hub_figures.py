@@ -1,10 +1,10 @@
-"""Small versions of the figures of masterkey.benchmarks.hub."""
+"""Small versions of the figures of masterkey.benchmarks.scripts.hub."""
 
 from hub_cases import publish
 from hub_server import HubServer
 
-from masterkey.benchmarks.fault_runs import Fetched, fault_runs
-from masterkey.benchmarks.hub import MODELS, add_network, fault_job
+from masterkey.benchmarks.scripts.fault_runs import Fetched, fault_runs
+from masterkey.benchmarks.scripts.hub import MODELS, add_network, fault_job
 from masterkey.extract import from_timm
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from samples import make_bank, small_bank
 
 from masterkey.bank import Bank
-from masterkey.benchmarks.hub import add_network
+from masterkey.benchmarks.scripts.hub import add_network
 from masterkey.depthwise import find_layers
 from masterkey.errors import UnknownNameError
 from masterkey.extract import from_model

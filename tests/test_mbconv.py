@@ -7,10 +7,17 @@ import torch
 from torch import nn
 
 from masterkey.analysis.replacement import census
-from masterkey.benchmarks import family_ablation, family_activations
 from masterkey.benchmarks.config import BenchmarkError
-from masterkey.benchmarks.family_subjects import Subject
-from masterkey.benchmarks.mbconv import MCUNET, PUBLISHED, build_mbconv, fused, load_published, validation_pictures
+from masterkey.benchmarks.scripts import family_ablation, family_activations
+from masterkey.benchmarks.scripts.family_subjects import Subject
+from masterkey.benchmarks.scripts.mbconv import (
+    MCUNET,
+    PUBLISHED,
+    build_mbconv,
+    fused,
+    load_published,
+    validation_pictures,
+)
 from masterkey.depthwise import depthwise_layers
 from masterkey.extract import from_checkpoint, from_model
 
@@ -32,7 +39,7 @@ def test_every_weight_finds_its_place(data_dir, published):
 def test_mcunet_classifies(data_dir, monkeypatch, tmp_path):
     """Chance is 0.1 %; 400 pictures gave 10 %, and the inputs of its norms have the means that they expect."""
     monkeypatch.setenv("MASTERKEY_DATA", str(data_dir))
-    from masterkey.benchmarks.family_subjects import mcunet
+    from masterkey.benchmarks.scripts.family_subjects import mcunet
 
     subject = mcunet(1)
     assert len(subject.labels) == len(subject.classes) == 200 and subject.images.shape[1:] == (64, 64, 3)

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from report_runs import BANK, RANDOM, SCRATCH, experiment, write_run
 
-from masterkey.benchmarks import near_copies, without_copies
+from masterkey.benchmarks import near_copies
 from masterkey.benchmarks.config import BenchmarkError, DataConfig
 from masterkey.benchmarks.data import load_data
+from masterkey.benchmarks.scripts import without_copies
 from masterkey.benchmarks.store import ResultStore
 
 

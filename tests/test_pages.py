@@ -10,7 +10,7 @@ import pytest
 
 from masterkey.benchmarks.config import BenchmarkError
 from masterkey.benchmarks.experiment import experiment_names
-from masterkey.benchmarks.pages import INDEX, make_pages, write_pages
+from masterkey.benchmarks.scripts.pages import INDEX, make_pages, write_pages
 from masterkey.benchmarks.store import ResultStore
 from masterkey.report_files import PAGE_NAME
 
@@ -26,7 +26,7 @@ def results(tmp_path_factory) -> Path:
 
 
 def run(results: Path, *arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "masterkey.benchmarks.pages", *map(str, arguments)]
+    command = [sys.executable, "-m", "masterkey.benchmarks.scripts.pages", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env={"MASTERKEY_RESULTS": str(results), "PATH": ""})
 
 

@@ -7,10 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from masterkey.benchmarks import planted_forms
-from masterkey.benchmarks.planted_families import PLANTED, plant, score
-from masterkey.benchmarks.planted_filters import EACH, GOOD, UNLIKE, distinct, planted_filters, precision_and_recall
-from masterkey.benchmarks.planted_forms import drawn, forms, nearest, rendered
+from masterkey.benchmarks.scripts import planted_forms
+from masterkey.benchmarks.scripts.planted_families import PLANTED, plant, score
+from masterkey.benchmarks.scripts.planted_filters import (
+    EACH,
+    GOOD,
+    UNLIKE,
+    distinct,
+    planted_filters,
+    precision_and_recall,
+)
+from masterkey.benchmarks.scripts.planted_forms import drawn, forms, nearest, rendered
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from masterkey.analysis.sources import as_filters
 from masterkey.analysis.stream import BankFilters, FileFilters
 from masterkey.analysis.thresholds import FITTED, constants, randomness_threshold
 from masterkey.bank import Bank
-from masterkey.benchmarks.planted import planted_bank, score
+from masterkey.benchmarks.scripts.planted import planted_bank, score
 from masterkey.errors import BankFormatError, MasterkeyError
 from masterkey.metadata import Layer, Metadata, Source
 

@@ -12,7 +12,7 @@ import pytest
 from sweep_files import make_pictures, tiny_experiment
 
 from masterkey.benchmarks.config import BenchmarkError
-from masterkey.benchmarks.kill_test import metrics_of
+from masterkey.benchmarks.scripts.kill_test import metrics_of
 from masterkey.benchmarks.store import ResultStore
 from masterkey.benchmarks.sweep import run_sweep
 

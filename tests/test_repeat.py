@@ -6,7 +6,7 @@ import pytest
 from sweep_files import make_pictures, tiny_experiment
 
 from masterkey.benchmarks.config import BenchmarkError
-from masterkey.benchmarks.repeat import repeats
+from masterkey.benchmarks.scripts.repeat import repeats
 from masterkey.benchmarks.store import ResultStore
 from masterkey.benchmarks.sweep import run_sweep
 

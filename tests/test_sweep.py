@@ -18,9 +18,9 @@ from sweep_files import make_pictures, tiny_experiment
 import masterkey
 from masterkey.benchmarks.claim import claim, is_claimed
 from masterkey.benchmarks.config import BenchmarkError
-from masterkey.benchmarks.kill_test import kill_sweeps, metrics_of
 from masterkey.benchmarks.progress import Display
 from masterkey.benchmarks.report.results import collect
+from masterkey.benchmarks.scripts.kill_test import kill_sweeps, metrics_of
 from masterkey.benchmarks.store import WEIGHTS_NAME, ResultStore
 from masterkey.benchmarks.sweep import expected_runs, run_sweep
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from masterkey.benchmarks import throughput
 from masterkey.benchmarks.config import BenchmarkError
 from masterkey.benchmarks.data import Data, Part
+from masterkey.benchmarks.scripts import throughput
 
 # what timm's train.py logs at the end of an epoch
 LOG = """\

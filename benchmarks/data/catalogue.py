@@ -94,9 +94,14 @@ def resolve(name: str) -> Path | HubSet:
     )
 
 
+def data_folder() -> Path:
+    """Return the folder of data sets and checkpoints at hand, ``$MASTERKEY_DATA`` or ``../shared/data``, absolute."""
+    return Path(os.environ.get(DATA_VARIABLE) or "../shared/data").expanduser().absolute()
+
+
 def _folders_here() -> list[Path]:
     """Return the folders of data sets at hand; none where there is no such place."""
-    root = Path(os.environ.get(DATA_VARIABLE) or "../shared/data").expanduser().absolute()
+    root = data_folder()
     return sorted(entry for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
 
 

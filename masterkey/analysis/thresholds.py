@@ -1,8 +1,8 @@
 """T_H(n): the variance entropy above which a layer of n filters cannot be told from random numbers (eq. 8).
 
 The constants of 3x3 are the paper's; those of 5x5 and 7x7 were fitted here the same way, to the least entropy of
-many layers drawn from a standard normal distribution (``python -m masterkey.benchmarks.thresholds``, which records
-them with their error in ``benchmarks/results/thresholds.json``).
+many layers drawn from a standard normal distribution (``python -m masterkey.benchmarks.scripts.thresholds``, which
+records them with their error in ``benchmarks/results/thresholds.json``).
 
 Any other kernel takes the constants of the fitted kernel whose number of weights K is nearest (as a ratio), moved:
 x0 by log2(K / its K), b by log10(K / its K). The spectrum of random filters depends on n / K, and its entropy is
