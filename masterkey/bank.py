@@ -21,7 +21,7 @@ from .host import on_host
 from .mask import LayerMask, as_mask, first_names, mask_layers
 from .metadata import Kernel, Metadata, Source, as_kernel
 from .rules import KernelRule
-from .shapes import ROUNDING, near_dead
+from .shapes import ROUNDING, near_dead, permuted_pixels
 from .whole import LARGEST, as_seed, several, whole_number
 
 if TYPE_CHECKING:
@@ -250,11 +250,9 @@ class Bank:
         """Permute the positions inside each kernel, each filter by its own draw: same norms, no structure."""
         seed = as_seed(seed)
         generator = torch.Generator().manual_seed(seed)
-        layers = {}
-        for name, tensor in self.layers.items():
-            flat = tensor.flatten(2)
-            order = torch.rand(flat.shape, generator=generator).argsort(dim=2)
-            layers[name] = flat.gather(2, order).view_as(tensor)
+        layers = {
+            name: permuted_pixels(tensor.flatten(2), generator).view_as(tensor) for name, tensor in self.layers.items()
+        }
         return self._step("pixel_shuffled", layers, seed=seed)
 
     @on_host()

@@ -36,6 +36,12 @@ def shapes_of(filters: Tensor) -> Shapes:
     return Shapes(unit.float(), norm, mean)
 
 
+def permuted_pixels(filters: Tensor, generator: torch.Generator) -> Tensor:
+    """Permute the weights of each filter (..., pixels) by a draw of its own: the same weights, no structure."""
+    order = torch.rand(filters.shape, generator=generator).argsort(dim=-1)
+    return filters.gather(-1, order)
+
+
 def near_dead(norms: Tensor, below: float) -> Tensor:
     """Tell which filters of one layer, by their L2 norms (n,), are zero or under ``below`` times the median norm."""
     return (norms == 0) | (norms < below * norms.quantile(0.5))

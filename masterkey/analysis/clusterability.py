@@ -15,7 +15,7 @@ from torch import Tensor
 from ..distill.lloyd import kmeans
 from ..errors import MasterkeyError
 from ..host import on_host
-from ..shapes import shapes_of
+from ..shapes import permuted_pixels, shapes_of
 
 CENTRES = 8
 THRESHOLD = 0.85
@@ -74,10 +74,7 @@ def clusterability(
     if len(unit) <= centres:
         raise MasterkeyError(f"{len(unit)} filters that are not constant cannot be told from {centres} clusters")
     real = _figures(unit, centres, threshold, seed)
-    shuffled = []
-    for draw in range(draws):
-        order = torch.rand(unit.shape, generator=generator).argsort(dim=1)
-        shuffled.append(_figures(unit.gather(1, order), centres, threshold, seed + draw))
+    shuffled = [_figures(permuted_pixels(unit, generator), centres, threshold, seed + draw) for draw in range(draws)]
     control = torch.tensor(shuffled, dtype=torch.float64).mean(0).tolist()
     return Clusterability(len(unit), *(figure for pair in zip(real, control, strict=True) for figure in pair))
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..shapes import permuted_pixels
+
 
 def noise_like(filters: Tensor, seed: int = 0) -> Tensor:
     """White noise with the L2 norm of each of the filters (n, kh, kw)."""
@@ -14,9 +16,7 @@ def noise_like(filters: Tensor, seed: int = 0) -> Tensor:
 
 def pixels_shuffled(filters: Tensor, seed: int = 0) -> Tensor:
     """The filters (n, kh, kw) with the weights of each in random places, by a draw of its own."""
-    flat = filters.flatten(1)
-    order = torch.rand(flat.shape, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
-    return flat.gather(1, order).view_as(filters)
+    return permuted_pixels(filters.flatten(1), torch.Generator().manual_seed(seed)).view_as(filters)
 
 
 CONTROLS: dict[str, Callable[[Tensor, int], Tensor]] = {"random": noise_like, "shuffled pixels": pixels_shuffled}

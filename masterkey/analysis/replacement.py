@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MasterkeyError
-from ..shapes import near_dead, shapes_of
+from ..shapes import near_dead, permuted_pixels, shapes_of
 from .families import FAMILIES, LABELS, THRESHOLD, classify
 
 Replacement = Literal["noise", "mean", "pixels"]
@@ -108,8 +108,7 @@ def replaced(
         mask = parts[name]
         shapes = shapes_of(flat[mask])
         if how == "pixels":
-            order = torch.rand(shapes.unit.shape, generator=generator).argsort(dim=1)
-            flat[mask] = flat[mask].gather(1, order)
+            flat[mask] = permuted_pixels(flat[mask], generator)
         else:
             if how == "noise":
                 unit = shapes_of(torch.randn(shapes.unit.shape, generator=generator)).unit
