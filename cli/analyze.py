@@ -9,7 +9,7 @@ from masterkey.errors import MasterkeyError
 from masterkey.names import load_bank
 from masterkey.rules import KernelRule
 
-from .options import home_expanded, parse_size
+from .options import as_path, parse_size
 from .output import Json, doing, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def analyze(
     banks: BanksArgument,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", callback=home_expanded, help="Write CSV, PNG and report.html to this folder."),
+        typer.Option(
+            "--output", "-o", metavar="PATH", parser=as_path, help="Write CSV, PNG and report.html to this folder."
+        ),
     ] = None,
     resize: Annotated[
         str | None, typer.Option(metavar="K|KHxKW", help="Fit all filters to one kernel before they are compared.")

@@ -11,7 +11,7 @@ from masterkey.index import index
 from masterkey.licence import is_non_commercial
 from masterkey.names import BuiltinName, at_revision, is_remote, is_there, load_bank, parse_name
 
-from .options import LocalOption, RevisionOption, SizeOption, TokenOption, home_expanded, parse_size
+from .options import LocalOption, RevisionOption, SizeOption, TokenOption, as_path, parse_size
 from .output import Json, doing, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def verify(
 def plot(
     bank: BankArgument,
     output: Annotated[
-        Path, typer.Option("--output", "-o", callback=home_expanded, help="The picture to write (PNG).")
+        Path, typer.Option("--output", "-o", metavar="PATH", parser=as_path, help="The picture to write (PNG).")
     ] = Path("atlas.png"),
     kernel: SizeOption = None,
     max_filters: Annotated[int | None, typer.Option(min=1, help="Show at most so many filters of a layer.")] = None,
@@ -155,7 +155,7 @@ def extract(
         typer.Argument(help="A checkpoint file, hf://org/repo/file, https://…, timm/CHECKPOINT, or a timm model name."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", callback=home_expanded, help="The folder to write the bank to.")
+        Path, typer.Option("--output", "-o", metavar="PATH", parser=as_path, help="The folder to write the bank to.")
     ],
     kind: Annotated[
         Literal["depthwise", "pointwise", "dense", "all"], typer.Option(help="Which convolutions to take.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .options import home_expanded
+from .options import as_path
 from .output import doing, tell
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ Results = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        callback=home_expanded,
+        parser=as_path,
         help="Folder of results; $MASTERKEY_RESULTS or benchmarks/results if not given.",
     ),
 ]
@@ -59,7 +59,9 @@ def report(
     experiments: Annotated[
         list[str], typer.Argument(metavar="EXPERIMENT…", help="Names, as in masterkey bench list, or TOML files.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", callback=home_expanded, help="The folder to write to.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PATH", parser=as_path, help="The folder to write to.")
+    ],
     size: Annotated[
         Literal["smoke", "small", "paper"], typer.Option(help="Seconds, hours, or as in the paper.")
     ] = "small",

@@ -10,7 +10,7 @@ import typer
 from masterkey.errors import MasterkeyError, SaveError
 from masterkey.names import is_there, load_bank
 
-from .options import home_expanded, parse_size
+from .options import as_path, parse_size
 from .output import Json, doing, print_facts, print_json, tell
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def distill(
         list[str], typer.Argument(metavar="BANK...", help="Banks by name or folder; several are joined into one.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", callback=home_expanded, help="The folder to write the keys to.")
+        Path, typer.Option("--output", "-o", metavar="PATH", parser=as_path, help="The folder to write the keys to.")
     ],
     keys: Annotated[int, typer.Option(min=1, help="How many keys.")] = 8,
     method: Annotated[Method, typer.Option(help="How they are chosen.")] = "greedy",
@@ -37,7 +37,9 @@ def distill(
     curve: Annotated[
         Path | None,
         typer.Option(
-            callback=home_expanded, help="Draw the error of every number of keys up to 32 (PNG, and CSV beside it)."
+            metavar="PATH",
+            parser=as_path,
+            help="Draw the error of every number of keys up to 32 (PNG, and CSV beside it).",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything that is drawn.")] = 0,

@@ -14,7 +14,7 @@ from .options import (
     PolicyOption,
     ScaleOption,
     SeedOption,
-    home_expanded,
+    as_path,
     inject_options,
     parse_model_kwargs,
 )
@@ -93,7 +93,8 @@ def inspect(
 def init(
     model: ModelArgument,
     output: Annotated[
-        Path, typer.Option("--output", "-o", callback=home_expanded, help="The state dict to write (.safetensors).")
+        Path,
+        typer.Option("--output", "-o", metavar="PATH", parser=as_path, help="The state dict to write (.safetensors)."),
     ],
     bank: Annotated[str, typer.Option(help="A bank's name, built in or on the Hub, or its folder.")] = DEFAULT_BANK,
     num_classes: Annotated[
@@ -101,7 +102,9 @@ def init(
     ] = None,
     in_chans: Annotated[int | None, typer.Option(min=1, help="Channels of a picture; timm's if not given.")] = None,
     pretrained: Annotated[bool, typer.Option(help="Load timm's pretrained weights first.")] = False,
-    checkpoint: Annotated[Path | None, typer.Option(callback=home_expanded, help="Load this checkpoint first.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="PATH", parser=as_path, help="Load this checkpoint first.")
+    ] = None,
     model_kwargs: Annotated[
         list[str] | None,
         typer.Option(

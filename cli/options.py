@@ -32,13 +32,16 @@ SizeOption = Annotated[
 ]
 
 
-def home_expanded(path: Path | None) -> Path | None:
-    """Fill in ``~``, which a shell leaves alone in ``--output=~/bank``.
+def as_path(text: str | Path) -> Path:
+    """Read a path, with ``~`` filled in, which a shell leaves alone in ``--output=~/bank``.
 
     Raises:
+        typer.BadParameter: an empty text, as of a variable that is not set: it would mean the folder one is in.
         UnknownNameError: a user that does not exist, or a NUL.
     """
-    return None if path is None else expanded(path)
+    if not str(text):
+        raise typer.BadParameter("an empty path; write . for the folder you are in")
+    return expanded(text)
 
 
 def parse_size(text: str | None, option: str = "--kernel") -> tuple[int, int] | None:

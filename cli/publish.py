@@ -10,7 +10,7 @@ from masterkey.catalog import find_recipe, published_recipes, recipes
 from masterkey.errors import MasterkeyError
 from masterkey.index import index
 
-from .options import TokenOption, home_expanded
+from .options import TokenOption, as_path
 from .output import Json, doing, print_facts, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -31,11 +31,16 @@ def build(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", callback=home_expanded, help="The bank's folder; with --all, the folder of all folders."
+            "--output",
+            "-o",
+            metavar="PATH",
+            parser=as_path,
+            help="The bank's folder; with --all, the folder of all folders.",
         ),
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(callback=home_expanded, help="Take the filters out of this file of the weights.")
+        Path | None,
+        typer.Option(metavar="PATH", parser=as_path, help="Take the filters out of this file of the weights."),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Build every bank but the computed ones.")] = False,
     lock: Annotated[bool, typer.Option("--lock", help="Write the hashes of what was built into the index.")] = False,
@@ -101,7 +106,7 @@ def build(
 
 
 def push(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", callback=home_expanded, help="The bank's folder.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", parser=as_path, help="The bank's folder.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="NAMESPACE/NAME on the Hub.")],
     private: Private = False,
     create_pr: CreatePr = False,
@@ -150,7 +155,7 @@ def publish(
     to: Annotated[str | None, typer.Option(metavar="NAMESPACE", help="Your user or organisation on the Hub.")] = None,
     banks: Annotated[
         Path,
-        typer.Option(metavar="DIR", callback=home_expanded, help="Folder of the banks' folders, as build --all -o."),
+        typer.Option(metavar="DIR", parser=as_path, help="Folder of the banks' folders, as build --all -o."),
     ] = BUILT,
     private: Private = False,
     create_pr: CreatePr = False,

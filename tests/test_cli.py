@@ -227,6 +227,9 @@ def test_refusals_are_one_sentence_and_exit_1(cli, tmp_path, monkeypatch, argume
         ["init", "test_convnext", "--model-kwargs", "depths=[2]", "-o", "m.safetensors"],
         ["init", "test_convnext", "--model-kwargs", "dims=[-1,2,3,4]", "-o", "m.safetensors"],
         ["distill", "convnext-atto.tiny-imagenet", "-o", "keys", "--curve", "curve.csv"],
+        ["distill", "convnext-atto.tiny-imagenet", "-o", ""],  # of a variable that is not set
+        ["plot", "scale-space-8", "--output="],
+        ["init", "test_convnext", "--bank", "random", "-o", ""],
         ["extract", "test_convnext", "--licence", "MIT", "-o", "out"],
         ["extract", "test_convnext", "--revision", "v1", "-o", "out"],
         ["extract", "timm/test_convnext", "--no-pretrained", "-o", "out"],
