@@ -5,8 +5,14 @@ One ``grid_sample`` does crop, resize and flip of a whole batch. On one CPU core
 and a loop of crops 11 ms. Crops are at most 1 / crop_pct times the output, so there is next to nothing to average.
 
 Every random number of a picture is a hash of seed, epoch and picture (``draws``). Options have timm's names and
-meanings, but crops and erased boxes are not rounded to whole pixels, and colours change in the order brightness,
-contrast, saturation, where torchvision draws the order too.
+meanings, but
+
+- crops are of the stored picture, whose side is ``pixels / crop_pct`` (rounded, where timm floors), and not of the
+  photograph: they are enlarged, and so smoother than what is judged on. At 64 pixels and crop_pct 1 the gradients of
+  Pets' training pictures have 0.71 times the root mean square of those judged on, with timm's crops 0.95 times;
+- crops, erased boxes and those of cutmix are not rounded to whole, or even, pixels;
+- colours change in the order brightness, contrast, saturation, where torchvision draws the order too;
+- boxes are erased before pictures are mixed, as timm does without its prefetching loader.
 """
 
 import math

@@ -43,13 +43,17 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
         run: what the run is; it must equal the state's ``run``.
 
     Raises:
-        BenchmarkError: the file is no checkpoint, or one of another run; it is left alone.
+        BenchmarkError: the file cannot be read, is no checkpoint, or one of another run; it is left alone.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         theirs = dict(state["run"])
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise BenchmarkError(f"{path} cannot be read now ({error.strerror or error}); it is left alone") from error
+    except MemoryError:
+        raise
     except Exception as error:  # what a damaged file raises depends on where the damage is
         raise BenchmarkError(
             f"{path} is no checkpoint of a run ({type(error).__name__} on reading it); delete it to start afresh"

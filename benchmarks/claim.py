@@ -24,7 +24,7 @@ def claim(store: ResultStore, run_id: str) -> Iterator[bool]:
     a killed holder left half written beside the run's files is removed.
 
     Raises:
-        SaveError: the lock cannot be made (a full disk, no permission).
+        SaveError: the lock cannot be made (a full disk, no permission, a file system without locks).
     """
     path = store.partial_path(run_id).with_suffix(".lock")
     held = _lock(path)
@@ -91,6 +91,9 @@ def _lock(path: Path) -> int | None:
         except BlockingIOError:
             os.close(held)
             return None
+        except OSError as error:
+            os.close(held)
+            raise SaveError(f"cannot lock '{path}': {error.strerror}; runs need a file system with locks") from error
         if _is_at(held, path):
             return held
         os.close(held)  # its last holder removed the file between our two calls

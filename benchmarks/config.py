@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from masterkey.metadata import KINDS, canonical_json
@@ -135,7 +136,7 @@ class RunConfig:
             del plain["data"][unsaid]
         return plain
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits that name the run; anything that changes its outcome changes them."""
         return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:12]

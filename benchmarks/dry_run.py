@@ -232,6 +232,9 @@ def _learning(module: nn.Module) -> int:
 @torch.inference_mode()
 def _pass_through(model: nn.Module, batch: Batch, name: str) -> None:
     given = batch.images[:1]
-    logits = model.eval()(given)
+    try:
+        logits = model.eval()(given)
+    except (AssertionError, RuntimeError, ValueError) as error:  # of a network that takes no pictures of this size
+        raise BenchmarkError(f"{name} does not take {list(given.shape)}: {error}") from error
     if logits.shape != (len(given), batch.classes) or not bool(logits.isfinite().all()):
         raise BenchmarkError(f"{name} answers {list(logits.shape)} to {list(given.shape)}, or not in numbers")

@@ -1,4 +1,4 @@
-"""The first batch that a run would learn from, without the network and without decoding a whole data set."""
+"""A batch such as a run would learn from, of the first pictures, without the network and decoding no whole data set."""
 
 import math
 import tempfile
@@ -36,7 +36,7 @@ class Batch:
 
 
 def first_batch(config: RunConfig, *, skip_corrupt: bool = False) -> Batch:
-    """Make the first batch; of a data set on the Hub, with random pictures.
+    """Make a batch of the first pictures in the order of their files; of a data set on the Hub, of random ones.
 
     With ``skip_corrupt`` pictures of it that cannot be decoded are left out, and it is that much shorter.
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ from safetensors.torch import save
 
 import masterkey
 from masterkey.atomic import write_atomically
+from masterkey.metadata import canonical_json
 
 from .arms import build_arm
 from .bfloat16 import are_products_wide
 from .config import CHECKPOINT_EVERY, BenchmarkError, RunConfig
 from .data import load_data
 from .device import recorded_device
+from .errors import DivergedError
 from .measure import describe_machine
 from .memory import forget_peak_memory
 from .store import WEIGHTS_NAME, ResultStore
@@ -55,15 +58,19 @@ def do_run(
         SaveError: the result cannot be written; the checkpoint stays.
     """
     partial = store.partial_path(config.id)
-    finished = compute_run(
-        config,
-        store,
-        checkpoint=partial,
-        device=device,
-        checkpoint_every=checkpoint_every,
-        skip_corrupt=skip_corrupt,
-        on_epoch=on_epoch,
-    )
+    try:
+        finished = compute_run(
+            config,
+            store,
+            checkpoint=partial,
+            device=device,
+            checkpoint_every=checkpoint_every,
+            skip_corrupt=skip_corrupt,
+            on_epoch=on_epoch,
+        )
+    except DivergedError:  # from its checkpoint it would again
+        partial.unlink(missing_ok=True)
+        raise
     record_run(config, finished, store)
     partial.unlink(missing_ok=True)
 
@@ -108,6 +115,7 @@ def compute_run(
         checkpoint_every=checkpoint_every,
         on_epoch=on_epoch,
         began=start,
+        bank=arm.bank_sha256,
     )
     moved = masterkey.verify(arm.model) if _frozen(config) else []
     if moved:
@@ -141,15 +149,25 @@ def compute_run(
 def record_run(config: RunConfig, finished: Finished, store: ResultStore) -> None:
     """Put a run into the store: first the weights that others may take, then the result that says they are there.
 
-    A result that is there stays as it is: a source may be trained again for weights that are not here.
+    A result that is there stays as it is: a source may be trained again for weights that are not here. Where that gives
+    other figures, as another processor may, a warning says so: what takes its filters from here on takes other ones.
 
     Raises:
         SaveError: they cannot be written.
     """
     if finished.weights is not None:
         write_atomically(store.kept_path(config.id) / WEIGHTS_NAME, finished.weights)
-    if store.read(config.id) is None:
+    there = store.read(config.id)
+    if there is None:
         store.write(config, finished.metrics, finished.machine)
+    elif canonical_json(finished.metrics) != canonical_json(
+        {key: there["metrics"].get(key) for key in finished.metrics}
+    ):
+        warnings.warn(
+            f"run {config.id}, trained again for its weights, ends at {finished.metrics['top1']:.2f} % where "
+            f"{there['metrics']['top1']:.2f} is recorded, or differs before: its filters are not those of the record",
+            stacklevel=2,
+        )
     store.failed_path(config.id).unlink(missing_ok=True)
 
 

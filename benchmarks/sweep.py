@@ -175,10 +175,11 @@ class Sweep:
         if report.state not in ("running", "lost"):
             del self.running[report.run_id]
         if report.state == "done":
-            if report.run_id in self.finished:  # trained again for its weights
+            if report.run_id in self.summary.already_there:  # trained again for its weights
                 self.summary.already_there.remove(report.run_id)
             self.finished.add(report.run_id)
-            self.summary.done.append(report.run_id)
+            if report.run_id not in self.summary.done:
+                self.summary.done.append(report.run_id)
             report = replace(report, message=self._outcome(report.run_id))
         elif report.state == "failed":
             self.summary.failed[report.run_id] = report.message or self._failure(report.run_id)

@@ -64,7 +64,6 @@ class Outcome:
     curve: tuple[Epoch, ...]
     top1: float
     mistakes: tuple[tuple[int, int], ...]
-    steps: int
     epoch_seconds: tuple[float, ...]
     peak_memory: int
     earlier_seconds: float = 0.0
@@ -81,6 +80,7 @@ def train(
     checkpoint_every: float = CHECKPOINT_EVERY,
     on_epoch: Callable[[Epoch], None] | None = None,
     began: float | None = None,
+    bank: str | None = None,
 ) -> Outcome:
     """Train ``model`` in place, evaluate it now and then, and leave it with the weights of the last figure.
 
@@ -101,6 +101,7 @@ def train(
         checkpoint_every: seconds between two checkpoints.
         on_epoch: called after every epoch, in the first process.
         began: when this start of the run began (``time.perf_counter()``), if that was before this call.
+        bank: hash of the bank that was put in, so that no checkpoint of another one is gone on from.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -110,7 +111,7 @@ def train(
     with process_group(device) as group, torch.random.fork_rng([group.device] if group.device.type == "cuda" else []):
         try:
             start = time.perf_counter() if began is None else began
-            run = _Run(model, data, config, seed, group, checkpoint, checkpoint_every, start)
+            run = _Run(model, data, config, seed, group, checkpoint, checkpoint_every, start, bank)
             return run.complete(on_epoch)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -137,6 +138,7 @@ class _Run:
         checkpoint: Path | None,
         checkpoint_every: float,
         began: float,
+        bank: str | None,
     ) -> None:
         self.config, self.seed, self.group = config, seed, group
         self.pixels, self.classes = data.pixels, len(data.classes)
@@ -167,6 +169,7 @@ class _Run:
             "data": data.sha256,
             "pictures": [len(self.labels), len(self.held_out_labels)],
             "network": fingerprint(model),
+            "bank": bank,
         }
 
     def complete(self, on_epoch: Callable[[Epoch], None] | None) -> Outcome:
@@ -187,12 +190,11 @@ class _Run:
                 on_epoch(self.curve[-1])
         if self.ema is not None:
             self.model.load_state_dict(self.ema.module.state_dict())
-        steps = self.config.epochs * self.steps_per_epoch
         top1 = self.curve[-1].top1
         assert top1 is not None  # the last epoch is evaluated
         judged = self.judged or self._judge()  # a checkpoint after the last epoch does not hold what was wrong
         seconds, peak = tuple(self.seconds[:-1]), self._peak_memory()
-        return Outcome(tuple(self.curve), top1, judged.mistakes, steps, seconds, peak, self.earlier_seconds)
+        return Outcome(tuple(self.curve), top1, judged.mistakes, seconds, peak, self.earlier_seconds)
 
     def _train_epoch(self) -> None:
         """Train from the present step to the end of the epoch."""
@@ -257,8 +259,15 @@ class _Run:
         return evaluate(network, self.held_out, self.held_out_labels, self.pixels, self.config, self.group)
 
     def _freeze(self) -> None:
-        """Freeze the bank; the optimizer goes on with what it knows of the other parameters."""
+        """Freeze the bank, in the average too; the optimizer goes on with what it knows of the other parameters."""
+        learnt = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         masterkey.freeze(self.model)
+        learnt -= {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        if self.ema is not None:  # its filters would go on towards these, and no frozen ones are what is judged
+            averages, state = self.ema.module.state_dict(), self.model.state_dict()
+            with torch.no_grad():
+                for name in learnt:
+                    averages[name].copy_(state[name])
         self.frozen = True
         self.parallel = self.group.parallel(self.model)
         self.optimizer = new_optimizer(self.model, self.config, self.optimizer)

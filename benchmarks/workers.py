@@ -18,6 +18,9 @@ from .config import CHECKPOINT_EVERY, BenchmarkError, RunConfig
 from .experiment import Planned
 from .store import ResultStore
 
+# what a run imports, at its top or when it comes to it
+_PRELOADED = ["masterkey.benchmarks.runs", "masterkey.closed_form.banks", "masterkey.late", "masterkey.models.hornet"]
+
 State = Literal["running", "lost", "busy", "done", "failed", "stopped"]
 
 
@@ -76,13 +79,13 @@ class ProcessWorkers:
     """Does up to ``jobs`` runs at once, each in a new process.
 
     So one which crashes takes no other with it, and its peak of memory is its own. The processes are forks of one that
-    has imported everything and done nothing: they start at once, and code that is changed meanwhile changes no run.
+    has imported the code and done nothing: they start at once, and code that is changed meanwhile changes no run.
     """
 
     def __init__(self, setup: Setup, jobs: int) -> None:
         self._setup, self._jobs = setup, jobs
         self._context = get_context("forkserver")
-        self._context.set_forkserver_preload(["masterkey.benchmarks.runs"])
+        self._context.set_forkserver_preload(_PRELOADED)
         self._running: dict[Connection, tuple[BaseProcess, RunConfig]] = {}
 
     def has_room(self) -> bool:
@@ -199,7 +202,15 @@ def _work(config: RunConfig, setup: Setup, environment: dict[str, str], parent: 
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep hears it too, and ends this process
     Thread(target=_end_with_parent, daemon=True).start()
-    parent.send(attempt(config, setup, parent.send))
+    parent.send(attempt(config, setup, lambda report: _tell(parent, report)))
+
+
+def _tell(parent: Connection, report: Report) -> None:
+    """Report an epoch; that the sweep is gone is no failure of the run."""
+    try:
+        parent.send(report)
+    except OSError:
+        os._exit(1)
 
 
 def _end_with_parent() -> None:
@@ -231,4 +242,6 @@ def _record_death(config: RunConfig, store: ResultStore, exit_code: int, jobs: i
     with claim(store, config.id) as mine:
         if not mine:
             return Report(config.id, "busy")
+        if settled(store, config, None) == "done":  # it died between its result and its report
+            return Report(config.id, "done")
         return record_failure(config, store, BenchmarkError(f"its process ended with {name}{hint}"))

@@ -131,16 +131,22 @@ def visible_files(folder: Path, follow_links: bool = False) -> Iterator[Path]:
     """Yield every file below ``folder`` but the hidden ones, in one order on every file system.
 
     Raises:
-        BenchmarkError: links are followed, and one leads back to a folder on the way to it, so there is no end.
+        BenchmarkError: links are followed, and one leads back to a folder on the way to it, so there is no end; or a
+            folder cannot be read.
     """
     # of each folder that is still to be looked into, the real places of those on the way to it and its own
     ways = {folder: _way((Path(os.path.realpath(folder.parent)),), folder)} if follow_links else {}
-    for root, folders, files in os.walk(folder, followlinks=follow_links):
+    for root, folders, files in os.walk(folder, followlinks=follow_links, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if follow_links:
             way = ways.pop(Path(root))
             ways |= {path: _way(way, path) for path in (Path(root, name) for name in folders)}
         yield from (Path(root, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    """Refuse a folder that cannot be read: its pictures would be missing without a word."""
+    raise BenchmarkError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
 def _way(way: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
