@@ -53,6 +53,17 @@ def test_interval_of_a_mean():
     assert summarize([5.0]).low is None and summarize([5.0]).sign is None and summarize([]).mean is None
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_seeds_that_all_differ_alike_prove_nothing(seeds):
+    """In floats the differences of accuracies k / 340 are equal but for rounding."""
+    theirs = [100 * k / 340 for k in (210, 223, 231, 217, 229)[:seeds]]
+    sample = summarize(
+        [100 * (k + 3) / 340 - their for k, their in zip((210, 223, 231, 217, 229), theirs, strict=False)]
+    )
+    assert sample.mean == pytest.approx(300 / 340) and sample.deviation == 0.0
+    assert (sample.low, sample.high, sample.sign, sample.beyond_two_errors) == (None, None, None, None)
+
+
 def test_marker_and_interval_are_different_tests():
     # mean 1, sd 1, n 3: 2 sd / sqrt(n) = 1.15; scaled to mean 1.5 it is beyond, but the t interval holds zero
     assert summarize([0.0, 1.0, 2.0]).beyond_two_errors is False

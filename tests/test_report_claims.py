@@ -6,7 +6,7 @@ import pytest
 from report_runs import BANK, PLACE, RANDOM, SCRATCH, by_arm, experiment, finish, row, rows, three_seeds, write_run
 
 from masterkey.benchmarks.report.section import make_section, plain_text
-from masterkey.benchmarks.report.words import judge
+from masterkey.benchmarks.report.words import judge, sentences
 from masterkey.benchmarks.store import ResultStore
 
 
@@ -297,7 +297,8 @@ def test_an_arm_that_lacks_seeds_gains_nothing(store):
     section = three_seeds(store, (SCRATCH, RANDOM, BANK, better), better=[30.0, 40.0])
     verdict = judge(section.results, *PLACE)
     assert (verdict.outcome, verdict.best, verdict.gains) == ("gain", "bank", ("bank",))
-    assert verdict.undecided == ("better",)
+    assert (verdict.undecided, verdict.incomplete) == ((), ("better",))
+    assert "lack seeds, or a control of theirs does, so not judged: better." in plain_text(sentences(verdict)[-1])
 
 
 def test_a_gain_is_claimed_over_every_control(store):
@@ -346,7 +347,7 @@ def test_every_gain_needs_its_own_controls(store):
     figures = {"scratch": [10, 11, 12.1], "random/1": [9, 10.2], "random/2": [9, 10, 11.1]}
     finish(what, store, by_arm({**figures, "AnB/1": [20, 21, 22], "AnB/2": [30, 31, 32.2]}))
     verdict = judge(make_section(what, store, None).results, *PLACE)
-    assert (verdict.best, verdict.outcome, verdict.gains, verdict.undecided) == (
+    assert (verdict.best, verdict.outcome, verdict.gains, verdict.incomplete) == (
         "AnB/2",
         "gain",
         ("AnB/2",),

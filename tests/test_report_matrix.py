@@ -156,8 +156,9 @@ def triples_section(store, by_target, by_size=FOUR):
     def accuracy(run):
         if run.arm not in FOUR or run.target not in by_target:
             return 50.0
-        value = by_target[run.target][run.arm]
-        return value[run.config.seed] if isinstance(value, tuple) else value + run.config.seed
+        value = by_target[run.target].get(run.arm, ())
+        seed = run.config.seed
+        return value + seed if isinstance(value, float) else value[seed] if seed < len(value) else None
 
     what = experiment(arms, "matrix", targets=list(by_target), by_size=by_size)
     finish(what, store, accuracy)
@@ -202,6 +203,15 @@ def test_triples_compare_two_sources_on_a_third_data_set(store):
 def test_triples_of_which_fewer_than_three_quarters_go_to_the_larger_source(store):
     section = triples_section(store, {"pets": {"imagenet": 60.0, "food": 55.0, "flowers": 58.0}})
     assert "in 2 of 3 triples, fewer than three quarters; a fair coin" in plain_text(section.sentences[1])
+
+
+def test_triples_without_runs_are_told(store):
+    part = {"pets": {"imagenet": 60.0, "food": 55.0, "flowers": (58.0,)}, "flowers": {"imagenet": 60.0}}
+    said = " ".join(plain_text(sentence) for sentence in triples_section(store, part).sentences)
+    assert "in 2 of 3 triples" in said
+    assert (
+        "; 3 of 6 are left out, as runs are missing or a source did not learn; 2 of those that are counted lack" in said
+    )
 
 
 def test_a_target_is_no_source_of_its_own_triple(store):

@@ -34,14 +34,18 @@ def folded(title: str, section: Section, name: str) -> str:
     return element("details", element("summary", escape(title)) + table(section.tables[name]))
 
 
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
+
+
 def card(verdict: Verdict) -> str:
     """Return the answer for a network and target, to be read in five seconds."""
     style, arrow, tag = _CARDS[verdict.outcome]
     if verdict.outcome == GAIN:
-        tag = f"{verdict.gain}.".capitalize()
+        tag = _sentence(verdict.gain)
     parts = [element("h3", f"{escape(verdict.target)} {element('small', escape(verdict.model))}")]
     if verdict.refusal is not None:
-        parts += [element("p", "No claim", class_="big"), element("p", escape(f"{verdict.refusal}.".capitalize()))]
+        parts += [element("p", "No claim", class_="big"), element("p", escape(_sentence(verdict.refusal)))]
         tag = ""
     if verdict.best is not None:
         reached = f"{figure(verdict.accuracy, 'accuracy')}&nbsp;%"

@@ -319,6 +319,8 @@ def _cell(
         else:
             runs[seed] = _run(finals[seed], store)
     bank = arm.get("bank")
+    if "initial" in (network := experiment.raw.get("networks", {}).get(model, {})):
+        arm = {"initial": network["initial"], **arm}
     return Cell(
         model=model,
         target=target,

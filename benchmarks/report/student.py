@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-9  # in points: far below what one picture of the largest test part makes
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,8 @@ class Sample:
     """What is known of ``n`` values.
 
     ``deviation`` (the sample's, n - 1) and the interval of the mean, ``low`` to ``high``, are None below two values.
+    Values that are all equal, but for rounding, have no interval: on a small test part seeds agree to the picture now
+    and then, and an interval of no width would make that a proof.
     """
 
     n: int
@@ -24,18 +27,14 @@ class Sample:
     @property
     def beyond_two_errors(self) -> bool | None:
         """Whether the mean lies more than two standard errors, 2 sd / sqrt(n), from zero."""
-        if self.mean is None or self.deviation is None:
+        if self.mean is None or not self.deviation:
             return None
         return abs(self.mean) > 2 * self.deviation / math.sqrt(self.n)
 
     @property
     def sign(self) -> int | None:
-        """1 if the whole interval lies above zero, -1 if below, 0 if it holds zero; None without an interval.
-
-        Values that are all equal give none: on a small test part seeds agree to the picture now and then, and an
-        interval of no width would make that a proof.
-        """
-        if self.low is None or self.high is None or not self.deviation:
+        """1 if the whole interval lies above zero, -1 if below, 0 if it holds zero; None without an interval."""
+        if self.low is None or self.high is None:
             return None
         return int(self.low > 0) - int(self.high < 0)
 
@@ -46,6 +45,8 @@ def summarize(values: Sequence[float]) -> Sample:
     if n < 2:
         return Sample(n, values[0] if n else None)
     mean, deviation = fmean(values), stdev(values)
+    if deviation < _ROUNDING:
+        return Sample(n, mean, 0.0)
     half = t_quantile((1 + CONFIDENCE) / 2, n - 1) * deviation / math.sqrt(n)
     return Sample(n, mean, deviation, mean - half, mean + half)
 

@@ -157,7 +157,8 @@ def differences_table(results: Results) -> Table:
     note = (
         "Arm minus control in points, paired by seed, with Student's 95 % interval of the mean. above, below: the "
         "interval leaves out zero; open: it holds zero. Intervals are not corrected for the number of comparisons. "
-        "Where a control is a series, series/n is compared with control/n."
+        "Where a control is a series, series/n is compared with control/n, or, where n is a recipe of training, with "
+        "the control's best."
     )
     return make_table("differences", "Paired differences", note, columns, rows)
 

@@ -60,7 +60,10 @@ def triples_table(results: Results, matrix: Table) -> Table:
 
 
 def triples_sentences(results: Results, triples: Table) -> list[Sentence]:
-    """Say in how many triples the larger source's filters do better, ties left out, and how often a coin does."""
+    """Say in how many triples the larger source's filters do better, ties left out, and how often a coin does.
+
+    And of how many, as far as they could not be compared, or not with all seeds.
+    """
     said: list[Sentence] = []
     for model in results.experiment.models:
         decided = [row for row in triples.rows if row["model"] == model and row["better"] != "tie"]
@@ -68,6 +71,13 @@ def triples_sentences(results: Results, triples: Table) -> list[Sentence]:
             continue
         better = sum(row["better"] == "larger" for row in decided)
         by_chance = sum(comb(len(decided), k) for k in range(better, len(decided) + 1)) / 2 ** len(decided)
+        seeds = results.experiment.seeds_for
+        lacking = [row for row in decided if row["pairs"] != len(seeds(str(row["target"])))]
+        planned = _planned(results, model)
+        rest = len([row for row in triples.rows if row["model"] == model])
+        gap = f"; {planned - rest} of {planned} are left out, as runs are missing or a source did not learn"
+        short = gap if rest < planned else ""
+        short += f"; {len(lacking)} of those that are counted lack seeds" if lacking else ""
         verdict = "at least" if better >= _THREE_QUARTERS * len(decided) else "fewer than"
         said.append(
             [
@@ -76,7 +86,20 @@ def triples_sentences(results: Results, triples: Table) -> list[Sentence]:
                 " of ",
                 Figure(len(decided), "count"),
                 f" triples, {verdict} three quarters; a fair coin gives as many or more with probability "
-                f"{by_chance:.2f}.",
+                f"{by_chance:.2f}{short}.",
             ]
         )
     return said
+
+
+def _planned(results: Results, model: str) -> int:
+    """Return how many triples the experiment has on a network, with runs or without."""
+    rank, count = size_rank(results), 0
+    for place in results.places:
+        if place[0] == model:
+            sources = {
+                (results.cells[(*place, arm)].bank or "").partition("scratch:")[2] for arm in results.candidates(*place)
+            }
+            taken = [source for source in rank if source in sources and source != place[1]]
+            count += sum(rank[one] != rank[other] for one, other in combinations(taken, 2))
+    return count

@@ -20,7 +20,8 @@ class Verdict:
     """What can be said of one network on one target.
 
     Arms that put in a bank are ``gains`` if all their seeds are there and they lie above every control, ``losses`` if
-    they lie below one, else ``undecided``; those that are not trained as their controls, or have filters of another
+    they lie below one, ``incomplete`` if they or a control of theirs lack seeds or did not learn, else ``undecided``;
+    those that are not trained as their controls, or have filters of another
     kind than ``random``, are ``apart``, and judged only where there are no others. ``best`` has the best mean of the
     gains, or of all that are judged if there is none; ``outcome`` is its: ``gain``, ``loss``, ``open``, or ``no claim``
     with the ``refusal`` that says why.
@@ -38,6 +39,7 @@ class Verdict:
     gains: tuple[str, ...]
     losses: tuple[str, ...]
     undecided: tuple[str, ...]
+    incomplete: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
     only_controls: tuple[str, ...] = ()
 
@@ -82,10 +84,16 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
         samples[best] if best else {},
         () if refusal else gains,
         () if refusal else losses,
-        () if refusal else tuple(arm for arm in means if arm not in gains + losses),
+        *((), ()) if refusal else _split(results, model, target, [arm for arm in means if arm not in gains + losses]),
         () if refusal else apart,
         () if results.shapeless(model, target) else tuple(results.controls(model, target)),
     )
+
+
+def _split(results: Results, model: str, target: str, arms: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the arms that can be compared, and those that cannot."""
+    comparable = tuple(arm for arm in arms if _is_comparable(results, model, target, arm))
+    return comparable, tuple(arm for arm in arms if arm not in comparable)
 
 
 def _over(results: Results, model: str, target: str, arm: str) -> dict[str, Sample]:
@@ -246,7 +254,12 @@ def verdicts_table(results: Results, verdicts: Sequence[Verdict]) -> Table:
     untuned = [target for target in results.experiment.targets if len(results.experiment.lrs_for(target)) == 1]
     if untuned:
         where = "" if len(untuned) == len(results.experiment.targets) else f" on {', '.join(untuned)}"
-        note += f" One learning rate was tried{where}, the same for every arm, so none has the one that suits it best."
+        series = any(arm.get("train", {}).get("lr") for arm in results.experiment.arms)
+        note += (
+            f" Learning rates are compared as arms{where}: a control's best is what they are against."
+            if series
+            else f" One learning rate was tried{where}, the same for every arm, so none has the one that suits it best."
+        )
     return make_table("verdicts", "Verdicts", note, columns, rows)
 
 
@@ -269,6 +282,7 @@ def sentences(verdict: Verdict) -> list[Sentence]:
     groups = {
         "also above all of these": verdict.gains,
         "not told apart from a control": verdict.undecided,
+        "lack seeds, or a control of theirs does, so not judged": verdict.incomplete,
         "below a control": verdict.losses,
         "not like the controls in training, kind or what is frozen, so not judged": verdict.apart,
     }
