@@ -82,10 +82,9 @@ def sizes_of_file(path: Path) -> list[str]:
     """Return the sizes that a file has, all where it says none.
 
     Raises:
-        BenchmarkError: no such file, or no TOML.
+        BenchmarkError: no such file, no TOML, or sizes that mean nothing.
     """
-    sizes = _parsed(path, str(path)).get("sizes", SIZES)
-    return [size for size in SIZES if size in sizes]
+    return list(_sizes(_parsed(path, str(path)), str(path)))
 
 
 def size_groups(by_size: Sequence[Any]) -> list[list[Any]]:
@@ -102,14 +101,36 @@ def _parsed(path: Traversable, name: str) -> dict[str, Any]:
 
 def _read(path: Traversable, name: str, size: str) -> dict[str, Any]:
     raw = _parsed(path, name)
-    sizes = raw.pop("sizes", {key: {} for key in SIZES})
-    _check_table(f"experiment {name}: sizes", sizes, dict.fromkeys(SIZES, dict))
+    sizes = _sizes(raw, name)
+    raw.pop("sizes", None)
     if size not in SIZES or size not in sizes:
         raise BenchmarkError(f"experiment {name} has no size {size!r}; it has {', '.join(sizes)}")
     merged = _merge(raw, sizes[size])
-    named = {key: [str(one) for table in (raw, *sizes.values()) for one in table.get(key, ())] for key in _NAMED}
+    lists = {key: [table.get(key) for table in (raw, *sizes.values())] for key in _NAMED}
+    named = {key: [str(one) for found in of if isinstance(found, list) for one in found] for key, of in lists.items()}
     _check(name, merged, named)
     return merged
+
+
+def _sizes(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the tables of the sizes that an experiment has, in the order of ``SIZES``."""
+    sizes = raw.get("sizes", {key: {} for key in SIZES})
+    _check_table(f"experiment {name}: sizes", sizes, dict.fromkeys(SIZES, dict))
+    if not sizes:
+        raise BenchmarkError(f"experiment {name}: sizes is empty; it may have {', '.join(SIZES)}")
+    return {size: sizes[size] for size in SIZES if size in sizes}
+
+
+def _check_plain(where: str, value: Any) -> None:
+    """Refuse what TOML can say and a result cannot: dates, times, and numbers that are none."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _check_plain(f"{where}: {key}", entry)
+    elif isinstance(value, list):
+        for entry in value:
+            _check_plain(where, entry)
+    elif not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        raise BenchmarkError(f"{where} is {value!s:.80}, which is no text, number or truth value")
 
 
 def _check(name: str, raw: Mapping[str, Any], named: Mapping[str, Sequence[str]]) -> None:
@@ -140,10 +161,13 @@ def _check(name: str, raw: Mapping[str, Any], named: Mapping[str, Sequence[str]]
     for key, known in {"layout": LAYOUTS, "evaluate": ("test", "validation")}.items():
         if raw.get(key, known[0]) not in known:
             raise BenchmarkError(f"{where}: {key} is {raw[key]!r:.80}; {near(raw[key], known)}")
+    _check_plain(where, raw)
 
 
 def _check_data(where: str, data: Any) -> None:
     _check_table(where, data)
+    if data.get("seeds") == []:
+        raise BenchmarkError(f"{where}: seeds is empty; without the key it has the experiment's")
     _check_list(f"{where}: seeds", data.get("seeds", []), int, "whole number")
     if "lrs" in data:
         _check_table(where, {"lrs": data["lrs"]}, {"lrs": list})

@@ -4,6 +4,7 @@ import pytest
 
 from masterkey.benchmarks.config import BenchmarkError
 from masterkey.benchmarks.experiment import load_experiment
+from masterkey.benchmarks.experiment_file import sizes_of_file
 from masterkey.benchmarks.own_data import check_folders
 from masterkey.benchmarks.store import ResultStore
 
@@ -46,7 +47,10 @@ WRONG = {
     ("epochs = 1", "lr = 5.0"): "[train] says lr; say lrs for the whole experiment instead",
     ("epochs = 1", 'epochs = "1"'): "epochs is '1', which is no whole number",
     ("epochs = 1", "epochs = 2.0"): "epochs is 2.0, which is no whole number",
-    ("epochs = 1", "epochs = 2020-01-01"): "which is no whole number",
+    ("epochs = 1", "epochs = 2020-01-01"): "train: epochs is 2020-01-01, which is no text, number or truth value",
+    ('bank = "random"', 'bank = "random"\ninject = { seed = nan }'): "inject: seed is nan, which is no text, number",
+    ('name = "./mine"', 'name = "./mine"\nseeds = []'): "[data.mine]: seeds is empty",
+    ("[[arms]]", "[sizes]\n[[arms]]"): "sizes is empty; it may have smoke, small, paper",
     ("epochs = 1", 'amp = "false"'): "amp is 'false', which is no true or false",
     ("epochs = 1", "scale = 0.5"): "scale is 0.5, which is no list of 2, each a number",
     ("epochs = 1", "scale = [0.1, 0.5, 1]"): "which is no list of 2",
@@ -69,7 +73,7 @@ WRONG = {
     ('name = "scratch"', 'name = "scratch"\nvary = { "train.weight_decay" = [1, 1.0] }'): "has a value twice: 1, 1.0",
     ("seeds = [0]", 'seeds = [0]\nby_size = ["a", ["b", 3]]'): "by_size has 3, which is no text",
     ("seeds = [0]", 'seeds = [0]\nby_size = ["a", ["b", "a"]]'): "by_size has a value twice: a, b, a",
-    ("epochs = 1", "clip_grad = inf"): "clip_grad is inf, which is no number",
+    ("epochs = 1", "clip_grad = inf"): "clip_grad is inf, which is no text, number or truth value",
     ("pixels = 32", 'pixels = "32"'): "pixels is '32', which is no whole number",
     ("pixels = 32", "pixels = -5"): "pixels is -5; it must be 1 or more",
     ("pixels = 32", "crop_pct = 0"): "crop_pct is 0; it must be above 0 and at most 1",
@@ -142,3 +146,20 @@ def test_the_file_itself_is_one(tmp_path):
     (tmp_path / "file.toml").write_text(FILE)
     experiment = load_experiment(str(tmp_path / "file.toml"), "smoke")
     assert len(experiment.plan(ResultStore(tmp_path / "results"))) == 2
+
+
+def test_what_is_wrong_at_another_size_is_said_there(tmp_path):
+    file = tmp_path / "file.toml"
+    file.write_text(FILE.replace("[[arms]]", "[sizes.smoke]\n[sizes.paper]\nmodels = 3\n[[arms]]", 1))
+    load_experiment(str(file), "smoke")
+    with pytest.raises(BenchmarkError, match="models is 3, which is no list"):
+        load_experiment(str(file), "paper")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sentence"), [("sizes = 3", "is 3, which is no table"), ("[sizes.big]", "says 'big'")]
+)
+def test_sizes_that_mean_nothing_are_refused_where_they_are_listed(tmp_path, sizes, sentence):
+    (tmp_path / "file.toml").write_text(f"{sizes}\n{FILE}")
+    with pytest.raises(BenchmarkError, match=sentence):
+        sizes_of_file(tmp_path / "file.toml")

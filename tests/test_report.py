@@ -241,6 +241,19 @@ def test_times_of_a_busy_machine_are_marked(store, monkeypatch):
     assert "Warning" not in three_seeds(ResultStore(store.root / "quiet")).tables["cost"].note
 
 
+def test_times_of_several_machines_are_marked(store, monkeypatch):
+    elsewhere = {"name": "elsewhere", "bank": "checkpoint:keys.txt"}
+    what = experiment([SCRATCH, RANDOM, elsewhere])
+    finish(what, store, by_arm({"scratch": [20.0, 21.0], "random": [18.0, 18.5]}))
+    assert "machines" not in make_section(what, store, None).tables["cost"].note
+    monkeypatch.setitem(MACHINE, "cpu", "Invented 4000")
+    finish(what, store, by_arm({"elsewhere": [25.0, 26.0]}))
+    section = make_section(what, store, None)
+    assert "Warning: the runs are of several machines" in section.tables["cost"].note
+    # what the filters took that others had trained is not known, and not nothing
+    assert [row(section, "cost", arm=arm)["source_seconds"] for arm in ("random", "elsewhere")] == [0, None]
+
+
 def test_runs_that_saw_other_pictures_are_marked(store):
     what = experiment([SCRATCH, RANDOM])
     corrupt = {"data_sha256": "1" * 64, "skipped_pictures": ["train/cat/1.png", "train/dog/2.png"]}

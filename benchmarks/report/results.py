@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from masterkey.catalog import recipes
+
 from ..config import BenchmarkError
 from ..experiment import Experiment, Planned
 from ..stalled import run_has_stalled
@@ -381,6 +383,7 @@ def _run(planned: Planned, store: ResultStore) -> Run:
     assert result is not None
     metrics, machine = result["metrics"], result["machine"]
     sources = [store.read(run_id) for run_id in sorted({source.config.id for source in _all_needs(planned)})]
+    is_told = None not in sources and not _is_learnt_elsewhere(planned.config.arm.bank)
     return Run(
         id=planned.config.id,
         top1=metrics["top1"],
@@ -395,13 +398,21 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         judged=metrics["evaluated_pictures"],
         bank=metrics["bank_sha256"],
         numerics=_numerics(machine),
-        source_seconds=None if None in sources else sum(source["machine"]["seconds"] for source in sources if source),
+        source_seconds=sum(source["machine"]["seconds"] for source in sources if source) if is_told else None,
         load=_load(machine),
         cores=machine.get("cores"),
         has_stalled=run_has_stalled(result),
         source_has_stalled=any(run_has_stalled(source) for source in sources if source is not None),
         filled=_filled(metrics["injection"]),
     )
+
+
+def _is_learnt_elsewhere(bank: str | None) -> bool:
+    """Whether a bank's filters are trained ones, and not those of a run."""
+    if bank is None or bank.startswith("run:"):
+        return False
+    recipe = recipes().get(bank.partition(":")[0])
+    return recipe is None or recipe.rule != "computed"
 
 
 def _filled(injection: Mapping[str, Any] | None) -> tuple[str, ...] | None:

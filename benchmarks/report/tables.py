@@ -219,10 +219,27 @@ def cost_table(results: Results) -> Table:
     note = (
         "Means over seeds; peak memory is the largest. To scratch: the first evaluated epoch after which the arm's "
         "mean curve is at scratch's final mean accuracy with the same seeds, and the training time until then. For its "
-        "source: the training of the filters that it takes, which comes on top, so selffer trains twice. Load: of the "
-        f"machine when a run ended, the highest.{_crowding(results)}"
+        "source: the training of the filters that it takes, which comes on top, so selffer trains twice; "
+        "of filters that were learnt elsewhere it is not known. Load: of the "
+        f"machine when a run ended, the highest.{_machines(results)}{_crowding(results)}"
     )
     return make_table("cost", "Cost", note, columns, rows)
+
+
+def _machines(results: Results) -> str:
+    """Warn of arms whose runs were made on other machines than their neighbours'; nothing where none were."""
+    shown = {run.id for cell in results.cells.values() for run in cell.runs.values()}
+    machines: dict[tuple[str, str], set[str | None]] = {}
+    for run in results.listed:
+        if run.id in shown:
+            machines.setdefault((run.model, run.target), set()).add(run.machine)
+    mixed = sum(len(names) > 1 for names in machines.values())
+    if not mixed:
+        return ""
+    where = "" if len(machines) == 1 else f" of {mixed} of {len(machines)} networks and targets"
+    return (
+        f" Warning: the runs{where} are of several machines (table Runs), so seconds of arms there cannot be compared."
+    )
 
 
 def _crowding(results: Results) -> str:
