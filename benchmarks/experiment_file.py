@@ -19,6 +19,7 @@ from .typed import near
 SIZES = ("smoke", "small", "paper")
 _NAMED = ("models", "targets")
 LAYOUTS = ("arms", "matrix", "curve", "bars")  # of its report
+REFERENCES = ("selffer", "scratch")  # what the cells of a matrix are compared with
 _LISTS = ("targets", "models", "arms", "seeds", "lrs")  # every experiment says these
 _REST = {
     **{"title": str, "shows": str, "layout": str, "evaluate": str, "reference": str, "source_seed": int},
@@ -158,7 +159,7 @@ def _check(name: str, raw: Mapping[str, Any], named: Mapping[str, Sequence[str]]
         _check_table(f"{where}: [networks.{key}]", network, {"name": str, "kwargs": dict, "initial": str})
     for number, arm in enumerate(raw["arms"], 1):
         _check_arm(where, f"arm {number}", arm, named)
-    for key, known in {"layout": LAYOUTS, "evaluate": ("test", "validation")}.items():
+    for key, known in {"layout": LAYOUTS, "evaluate": ("test", "validation"), "reference": REFERENCES}.items():
         if raw.get(key, known[0]) not in known:
             raise BenchmarkError(f"{where}: {key} is {raw[key]!r:.80}; {near(raw[key], known)}")
     _check_plain(where, raw)

@@ -120,6 +120,7 @@ WRONG = {
     ('layout = "arms"', 'layout = "arm"'): "layout is 'arm'; did you mean arms?",
     ('layout = "arms"', 'controls = ["randm"]'): "controls name 'randm', no arm of it; did you mean random?",
     ('layout = "arms"', "controls = [1]"): "controls has 1, which is no text",
+    ('layout = "arms"', 'layout = "matrix"\nreference = "selfer"'): "reference is 'selfer'; did you mean selffer?",
     ('layout = "arms"', 'evaluate = "valid"'): "evaluate is 'valid'; did you mean validation?",
     ('layout = "arms"', 'source_seed = "a"'): "source_seed is 'a', which is no whole number",
 }

@@ -116,11 +116,6 @@ def test_what_has_no_known_size_is_in_no_triangle(store):
     assert list(crosses(section.tables["matrix"], "convnext_atto")) == ["food", "flowers", "pets"]
 
 
-def test_an_unknown_reference_is_refused(store):
-    with pytest.raises(BenchmarkError, match=r"reference is 'random'; known: selffer, scratch"):
-        matrix_section(store, [SCRATCH, RANDOM, FROM], FIGURES, reference="random")
-
-
 @pytest.mark.parametrize("name", ["table4", "table5"])
 @pytest.mark.parametrize("size", SIZES)
 def test_every_source_of_the_tables_has_a_size(name, size):
