@@ -179,7 +179,7 @@ def test_a_run_broken_off_gives_what_it_gives_unbroken(tmp_path, monkeypatch, mo
     recipe = TrainConfig(epochs=4, batch_size=8, warmup_epochs=1, val_interval=2)
     whole = formation_runs.do_run("resnet9", 0, tmp_path / "whole", data, recipe)
 
-    real_keep, real_train, real_write = formation_runs._keep, formation_runs.train, formation_runs.write_atomically
+    real_keep, real_train, real_write = formation_runs._keep, formation_runs.train, formation_runs.record
 
     def keep(model, folder, epochs):
         if epochs == 2 and moment == "before the snapshot":
@@ -196,12 +196,12 @@ def test_a_run_broken_off_gives_what_it_gives_unbroken(tmp_path, monkeypatch, mo
     monkeypatch.setattr(formation_runs, "_keep", keep)
     monkeypatch.setattr(formation_runs, "train", lambda *a, **k: real_train(*a, **{**k, "checkpoint_every": 0.0}))
     if moment == "before run.json":
-        monkeypatch.setattr(formation_runs, "write_atomically", write)
+        monkeypatch.setattr(formation_runs, "record", write)
     with pytest.raises(_KilledError):
         formation_runs.do_run("resnet9", 0, tmp_path / "broken", data, recipe)
     assert not (tmp_path / "broken" / "run.json").exists()
     monkeypatch.setattr(formation_runs, "_keep", real_keep)
-    monkeypatch.setattr(formation_runs, "write_atomically", real_write)
+    monkeypatch.setattr(formation_runs, "record", real_write)
     broken = formation_runs.do_run("resnet9", 0, tmp_path / "broken", data, recipe)
     assert {**broken, "seconds": 0} == {**whole, "seconds": 0}
     for epochs in formation_runs.snapshots(recipe):
