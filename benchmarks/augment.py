@@ -2,15 +2,15 @@
 
 One ``grid_sample`` does crop, resize and flip of a whole batch. On one CPU core at 64 pixels and batch 64 that takes
 3 ms; two batched matrix products, which could average over pixels where a crop is larger than the output, take 14 ms,
-and a loop of crops 11 ms. Crops are at most 1 / crop_pct times the output, so there is next to nothing to average.
+and a loop of crops 11 ms. Crops are at most ``learnt_size / pixels`` times the output: as long as that is near 1, there
+is next to nothing to average.
 
 Every random number of a picture is a hash of seed, epoch and picture (``draws``). Options have timm's names and
 meanings, but
 
-- crops are of the stored picture, whose side is ``pixels / crop_pct`` (rounded, where timm floors), and not of the
-  photograph: they are enlarged, and so smoother than what is judged on. With crop_pct 1 the root mean square of the
-  gradients of Pets' training pictures is 0.73 times (128 pixels) and 0.74 times (64) that of the pictures as they are
-  judged, with timm's crops 0.93 and 0.97 times;
+- crops are of the stored picture, whose side is ``train_size`` or, where none is said, ``pixels / crop_pct`` (rounded,
+  where timm floors), and not of the photograph: with the latter they are enlarged, and so smoother than what is judged
+  on (``python -m masterkey.benchmarks.scripts.sharpness`` tells how much);
 - crops, erased boxes and those of cutmix are not rounded to whole, or even, pixels;
 - colours change in the order brightness, contrast, saturation, where torchvision draws the order too;
 - boxes are erased before pictures are mixed, as timm does without its prefetching loader.
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from .config import TrainConfig
+from .config import INTERPOLATIONS, TrainConfig
 from .draws import Purpose, normal, uniform
 
 _ATTEMPTS = 10
@@ -42,7 +42,7 @@ def augment(images: Tensor, pictures: Tensor, config: TrainConfig, pixels: int, 
     Args:
         images: uint8 (B, s, s, 3), on the device to work on.
         pictures: int64 (B,) on the CPU, the index of each picture in its data set.
-        config: ``scale``, ``ratio``, ``hflip``, ``color_jitter`` and ``reprob``.
+        config: ``scale``, ``ratio``, ``train_interpolation``, ``hflip``, ``color_jitter`` and ``reprob``.
         pixels: side of the result.
         seed: of the run.
         epoch: counted from 0.
@@ -52,7 +52,7 @@ def augment(images: Tensor, pictures: Tensor, config: TrainConfig, pixels: int, 
     """
     boxes = draw_crops(pictures, config, seed=seed, epoch=epoch)
     flipped = uniform(seed, epoch, pictures, Purpose.FLIP)[:, 0] < config.hflip
-    floats = resample(images.permute(0, 3, 1, 2).float(), boxes, flipped, pixels)
+    floats = resample(images.permute(0, 3, 1, 2).float(), boxes, flipped, pixels, config.train_interpolation)
     if config.color_jitter > 0:
         strength = config.color_jitter
         draws = uniform(seed, epoch, pictures, Purpose.BRIGHTNESS, 3)
@@ -82,8 +82,13 @@ def draw_crops(pictures: Tensor, config: TrainConfig, *, seed: int, epoch: int) 
     return torch.where(fits[:, None], boxes, whole)
 
 
-def resample(images: Tensor, boxes: Tensor, flipped: Tensor, pixels: int) -> Tensor:
-    """Cut boxes out of float (B, C, s, s), flip some, and bring all to (B, C, pixels, pixels), bilinearly."""
+def resample(
+    images: Tensor, boxes: Tensor, flipped: Tensor, pixels: int, interpolation: str = INTERPOLATIONS[0]
+) -> Tensor:
+    """Cut boxes out of float (B, C, s, s) in [0, 255], flip some, and bring all to (B, C, pixels, pixels).
+
+    ``interpolation`` is ``bilinear`` or ``bicubic``; what the latter makes of an edge is kept within [0, 255].
+    """
     centers = (torch.arange(pixels, dtype=torch.float64) + 0.5) / pixels
     top, left, height, width = (column[:, None] for column in boxes.unbind(1))
     x = left + torch.where(flipped[:, None], 1 - centers, centers) * width
@@ -91,7 +96,8 @@ def resample(images: Tensor, boxes: Tensor, flipped: Tensor, pixels: int) -> Ten
     lines = torch.stack((x, y)).mul(2).sub(1).to(device=images.device, dtype=torch.float32)
     shape = (len(images), pixels, pixels)
     grid = torch.stack((lines[0][:, None, :].expand(shape), lines[1][:, :, None].expand(shape)), -1)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    sampled = F.grid_sample(images, grid, mode=interpolation, padding_mode="border", align_corners=False)
+    return sampled.clamp(0, 255) if interpolation == "bicubic" else sampled
 
 
 def jitter_colors(images: Tensor, factors: Tensor) -> Tensor:

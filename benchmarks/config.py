@@ -16,8 +16,14 @@ __all__ = ["ArmConfig", "BenchmarkError", "DataConfig", "RunConfig", "TrainConfi
 
 # seconds of a run between two checkpoints: the most that a kill costs
 CHECKPOINT_EVERY = 120.0
-# of data that ``datasets`` reads; they came later, so where nothing is said of them a run's id knows nothing of them
+# of data that ``datasets`` reads
 COLUMNS = ("image", "label", "subset")
+INTERPOLATIONS = ("bilinear", "bicubic")
+# fields that came later: a run's id knows nothing of one that is as it always was
+_LATER: dict[str, dict[str, Any]] = {
+    "data": {**dict.fromkeys(COLUMNS), "train_size": None},
+    "train": {"train_interpolation": INTERPOLATIONS[0]},
+}
 VIEWS = ("man-made", "natural")
 _INITIALS = ("pretrained", "small-depthwise", "weight-selection")
 _LARGEST_SEED = 2**63 - 1  # torch takes no larger one
@@ -31,7 +37,8 @@ class DataConfig:
     ``evaluate`` is ``validation`` (a share ``validation`` of train, carved out by ``split_seed``; for every choice)
     or ``test`` (all of train is learnt from; for the final figure only). ``view`` keeps a part of the classes
     (``man-made``, ``natural``). ``per_class`` keeps at most so many pictures of a class, in either part. Pictures are
-    stored at ``pixels / crop_pct`` and evaluated on their centre. ``image`` and ``label`` name the columns of parquet
+    stored at ``pixels / crop_pct`` and evaluated on their centre; those that are learnt from at ``train_size`` if it is
+    said, so that crops of them need not be enlarged. ``image`` and ``label`` name the columns of parquet
     files or of a repository on the Hub, ``subset`` the repository's configuration; None takes what is plain.
     """
 
@@ -46,6 +53,17 @@ class DataConfig:
     image: str | None = None
     label: str | None = None
     subset: str | None = None
+    train_size: int | None = None
+
+    @property
+    def judged_size(self) -> int:
+        """Side of the stored pictures that are judged on."""
+        return round(self.pixels / self.crop_pct)
+
+    @property
+    def learnt_size(self) -> int:
+        """Side of the stored pictures that are learnt from."""
+        return self.train_size or self.judged_size
 
     @property
     def columns(self) -> dict[str, str]:
@@ -59,6 +77,7 @@ class TrainConfig:
 
     ``freeze_epoch``: the bank's filters learn before this epoch and are frozen from it on.
     ``val_interval``: epochs from one evaluation to the next; the last epoch is always evaluated.
+    ``train_interpolation``: how crops are brought to size; bicubic keeps them sharper and takes longer.
     """
 
     epochs: int = 60
@@ -84,6 +103,7 @@ class TrainConfig:
     channels_last: bool = False
     freeze_epoch: int | None = None
     val_interval: int = 1
+    train_interpolation: str = INTERPOLATIONS[0]
 
 
 @dataclass(frozen=True)
@@ -132,8 +152,10 @@ class RunConfig:
         """Return plain data, without the arm's label: experiments that call a run differently share it."""
         plain = asdict(self)
         del plain["arm"]["name"]
-        for unsaid in {*COLUMNS} - self.data.columns.keys():
-            del plain["data"][unsaid]
+        for part, fields in _LATER.items():
+            for name, always in fields.items():
+                if plain[part][name] == always:
+                    del plain[part][name]
         return plain
 
     @cached_property
@@ -223,6 +245,9 @@ def _problem(made: "DataConfig | TrainConfig | ArmConfig | RunConfig") -> str | 
             if made.bank is None and getattr(made, key) != unsaid:
                 return f"{arm}{key} is what is done with a bank, and it has none"
     if isinstance(made, TrainConfig):
+        if made.train_interpolation not in INTERPOLATIONS:
+            says = near(made.train_interpolation, INTERPOLATIONS)
+            return f"[train]: train_interpolation is {made.train_interpolation!r:.80}; {says}"
         if problem := _out_of_range("[train]", made, _TRAIN_RANGES):
             return problem
         if made.min_lr > made.lr:
@@ -245,7 +270,7 @@ def _out_of_range(where: str, made: DataConfig | TrainConfig, ranges: _Ranges) -
 
 
 _DATA_RANGES: _Ranges = (
-    (("pixels", "per_class"), "1 or more", lambda value: value >= 1),
+    (("pixels", "per_class", "train_size"), "1 or more", lambda value: value >= 1),
     (("crop_pct",), "above 0 and at most 1", lambda value: 0 < value <= 1),
     (("validation",), "above 0 and below 1", lambda value: 0 < value < 1),
     (("split_seed",), "from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32),

@@ -54,7 +54,7 @@ def first_batch(config: RunConfig, *, skip_corrupt: bool = False) -> Batch:
 
 def _pictures(config: DataConfig, batch_size: int, skip_corrupt: bool) -> tuple[np.ndarray, int, str | None]:
     """Return uint8 (B, s, s, 3), the number of classes, and what stands in."""
-    size = round(config.pixels / config.crop_pct)
+    size = config.learnt_size
     where = resolve(config.name)
     if not isinstance(where, HubSet):
         with _first(config, batch_size) as (first, classes):

@@ -136,6 +136,17 @@ def test_a_run_says_how_its_bank_goes_in_whatever_the_defaults_become():
 # --- weight selection (arXiv:2311.18823) ---
 
 
+def test_a_field_that_came_later_changes_a_run_only_where_it_is_said():
+    run = config()
+    sharp = replace(run, train=replace(run.train, train_interpolation="bicubic"))
+    larger = replace(run, data=replace(run.data, train_size=80))
+    assert len({run.id, sharp.id, larger.id}) == 3
+    assert replace(sharp, train=replace(run.train, train_interpolation="bilinear")).id == run.id
+    for made in (run, sharp, larger):
+        again = run_config(made.to_dict())
+        assert (again.id, again.to_dict()) == (made.id, made.to_dict())
+
+
 @pytest.mark.parametrize(
     ("teacher", "student", "expected"),
     [

@@ -135,6 +135,28 @@ def test_resampling_agrees_with_cropping_and_interpolating(images):
         assert torch.allclose(ours[..., 2:-2, 2:-2], reference[..., 2:-2, 2:-2], atol=1e-2)
 
 
+def test_bicubic_resampling_agrees_with_cropping_and_interpolating_and_stays_within_the_values(images):
+    floats = images.permute(0, 3, 1, 2).float()
+    boxes = torch.tensor([[6, 12, 18, 9]], dtype=torch.float64).expand(12, 4) / 36
+    ours = resample(floats, boxes, torch.full((12,), False), 27, "bicubic")
+    cropped = floats[:, :, 6:24, 12:21]
+    reference = F.interpolate(cropped, (27, 27), mode="bilinear", align_corners=False)
+    sharper = F.interpolate(cropped, (27, 27), mode="bicubic", align_corners=False)
+    assert sharper.max() > 255 and sharper.min() < 0 and ours.max() == 255 and ours.min() == 0
+    # bicubic reads two pixels beyond the border of a crop
+    inside = (..., slice(4, -4), slice(7, -7))
+    assert torch.allclose(ours[inside], sharper.clamp(0, 255)[inside], atol=1e-2)
+    assert not torch.allclose(ours[inside], reference[inside], atol=10)
+
+
+def test_crops_are_brought_to_size_as_the_recipe_says(images):
+    smooth, sharp = (
+        augment(images, torch.arange(12), TrainConfig(train_interpolation=how), 32, seed=0, epoch=0)
+        for how in ("bilinear", "bicubic")
+    )
+    assert smooth.diff().square().mean() < 0.9 * sharp.diff().square().mean()
+
+
 def test_crops_are_distributed_as_timms():
     config = TrainConfig(scale=(0.2, 1.0))
     boxes = draw_crops(MANY, config, seed=0, epoch=0)

@@ -269,6 +269,33 @@ def test_a_set_without_a_test_part_sets_a_fifth_of_each_class_aside(tmp_path, ca
     assert rows(load(folder, cache, split_seed=3).evaluate) == rows(final.evaluate)  # nothing chooses the test part
 
 
+def test_pictures_that_are_learnt_from_can_be_stored_larger_than_those_that_are_judged(tmp_path, cache):
+    folder = image_folder(tmp_path / "set", {"train": {"ant": 20, "bee": 10}, "test": {"ant": 2, "bee": 3}})
+    whole = load(folder, cache, train_size=12)
+    assert [stored.tobytes() for stored in whole.train.images] == [decode(picture(i), 12).tobytes() for i in range(30)]
+    for options in ({"evaluate": "test"}, {"evaluate": "validation", "split_seed": 2, "per_class": 3}):
+        plain, larger, same = (load(folder, cache, train_size=size, **options) for size in (None, 12, 8))
+        assert larger.train.images.shape == (len(plain.train.labels), 12, 12, 3)
+        assert (larger.train.labels == plain.train.labels).all() and larger.sha256 != plain.sha256 == same.sha256
+        assert (larger.evaluate.images == plain.evaluate.images).all()
+        rows = {decode(picture(i), 8).tobytes(): decode(picture(i), 12).tobytes() for i in range(30)}
+        pairs = zip(plain.train.images, larger.train.images, strict=True)
+        assert all(rows[small.tobytes()] == large.tobytes() for small, large in pairs)
+
+
+def test_a_picture_that_can_be_decoded_at_one_of_two_sizes_only_is_refused(tmp_path, cache, monkeypatch):
+    folder = image_folder(tmp_path / "set")
+
+    def torn(data: bytes, size: int) -> np.ndarray:
+        if (data, size) == (picture(3), 12):
+            raise OSError("no such device")
+        return decode(data, size)
+
+    monkeypatch.setattr("masterkey.benchmarks.data.decode.decode", torn)
+    with pytest.raises(BenchmarkError, match="split train: not the same pictures could be decoded at 12 and at 8"):
+        load(folder, cache, train_size=12, skip_corrupt=True)
+
+
 def test_folders_of_the_wrong_layout_are_refused_with_what_was_found(tmp_path, cache):
     parts = image_folder(tmp_path / "a" / "pictures", {"Train": {"ant": 1, "bee": 1}, "Test": {"ant": 1, "bee": 1}})
     (parts / "notes.txt").write_text("x")

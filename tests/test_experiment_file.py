@@ -76,6 +76,8 @@ WRONG = {
     ("epochs = 1", "clip_grad = inf"): "clip_grad is inf, which is no text, number or truth value",
     ("pixels = 32", 'pixels = "32"'): "pixels is '32', which is no whole number",
     ("pixels = 32", "pixels = -5"): "pixels is -5; it must be 1 or more",
+    ("pixels = 32", "train_size = 0"): "train_size is 0; it must be 1 or more",
+    ("epochs = 1", 'train_interpolation = "cubic"'): "train_interpolation is 'cubic'; did you mean bicubic?",
     ("pixels = 32", "crop_pct = 0"): "crop_pct is 0; it must be above 0 and at most 1",
     ("pixels = 32", "validation = 1"): "validation is 1; it must be above 0 and below 1",
     ("pixels = 32", "split_seed = -1"): "split_seed is -1; it must be from 0 to 2**32 - 1",

@@ -2,8 +2,9 @@
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set ready for use; pictures are stored at s = round(pixels / crop_pct).
+    """A data set ready for use; s is ``config.learnt_size`` in ``train`` and ``config.judged_size`` in ``evaluate``.
 
     ``sha256`` is over all pixels, labels and class names: equal where the same was learnt and judged, whatever the
     data set's name, and different where another version of Pillow decodes differently. ``skipped`` names what could not
@@ -82,8 +83,7 @@ def load_data(config: DataConfig, cache_dir: Path | None = None, *, skip_corrupt
         raise BenchmarkError(problem)
     source = find_source(config.name, config.columns)
     store = Store(cache_dir or cache_folder(), source.name, source.fingerprint)
-    size = round(config.pixels / config.crop_pct)
-    layout, part_of, entries = _decoded(source, store, config.evaluate, size)
+    layout, part_of, entries = _decoded(source, store, config.judged_size, partial(_needed, config.evaluate))
     _report_corrupt(source.place, entries, skip_corrupt)
     train, evaluate = _parts(config, part_of, entries)
     classes = layout.classes
@@ -94,19 +94,38 @@ def load_data(config: DataConfig, cache_dir: Path | None = None, *, skip_corrupt
     if config.per_class:
         train, evaluate = (_limited(part, config.per_class, config.split_seed) for part in (train, evaluate))
     _check_parts(source, classes, train, evaluate)
-    learnt, judged = (_materialised(store, part, entries) for part in (train, evaluate))
+    judged = _materialised(store, evaluate, entries)
+    learnt = _materialised(store, train, _at_learnt_size(config, source, store, entries, train.splits))
     sha256 = hashlib.sha256(canonical_json([list(classes), learnt.sha256, judged.sha256]).encode()).hexdigest()
     train_part, evaluate_part = (Part(entry.images, entry.labels) for entry in (learnt, judged))
     skipped = tuple(name for entry in entries.values() for name, _ in entry.skipped)
     return Data(config.name, classes, train_part, evaluate_part, config.pixels, sha256, skipped)
 
 
-def _decoded(source: Source, store: Store, evaluate: str, size: int) -> tuple[Layout, Roles, dict[str, Entry]]:
+def _at_learnt_size(
+    config: DataConfig, source: Source, store: Store, entries: dict[str, Entry], splits: tuple[str, ...]
+) -> dict[str, Entry]:
+    """Return the splits that are learnt from at their own size; what is judged on stays as it is."""
+    if config.learnt_size == config.judged_size:
+        return entries
+    _, _, found = _decoded(source, store, config.learnt_size, lambda _: splits)
+    for split, entry in found.items():
+        if not np.array_equal(entry.labels, entries[split].labels):
+            raise BenchmarkError(
+                f"{source.place}, split {split}: not the same pictures could be decoded at {config.learnt_size} and at "
+                f"{config.judged_size} pixels; remove {store.folder} and begin again"
+            )
+    return found
+
+
+def _decoded(
+    source: Source, store: Store, size: int, needed: Callable[[Roles], Sequence[str]]
+) -> tuple[Layout, Roles, dict[str, Entry]]:
     """Return the layout, the roles, and the splits that are needed; the source is only opened for what is missing."""
     layout = store.layout()
     if layout is not None:
         part_of = _roles(source, layout)
-        found = {split: store.entry(f"{split}-{size}") for split in _needed(part_of, evaluate)}
+        found = {split: store.entry(f"{split}-{size}") for split in needed(part_of)}
         entries = {split: entry for split, entry in found.items() if entry is not None}
         if len(entries) == len(found):
             return layout, part_of, entries
@@ -115,7 +134,7 @@ def _decoded(source: Source, store: Store, evaluate: str, size: int) -> tuple[La
         part_of = _roles(source, layout)
         if store.layout() != layout:
             store.write_layout(layout)
-        entries = {split: _decode_split(source, store, opened, split, size) for split in _needed(part_of, evaluate)}
+        entries = {split: _decode_split(source, store, opened, split, size) for split in needed(part_of)}
     return layout, part_of, entries
 
 
@@ -132,7 +151,7 @@ def _roles(source: Source, layout: Layout) -> Roles:
     return found
 
 
-def _needed(part_of: Roles, evaluate: str) -> list[str]:
+def _needed(evaluate: str, part_of: Roles) -> list[str]:
     test = part_of.test if evaluate == "test" else None
     return [split for split in (part_of.train, part_of.validation, test) if split]
 
