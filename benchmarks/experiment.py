@@ -106,9 +106,13 @@ class Experiment:
         """Seeds of the final runs on a target: ``data.TARGET.seeds``, or the experiment's."""
         return list(self.raw.get("data", {}).get(target, {}).get("seeds", self.seeds))
 
+    def tuned_on(self, data: str) -> str:
+        """Data set that chooses the learning rates for one: ``data.KEY.tuned_on``, or itself."""
+        return str(self.raw.get("data", {}).get(data, {}).get("tuned_on", data))
+
     def lrs_for(self, data: str) -> list[float]:
-        """Learning rates that every arm tries on a data set: ``data.KEY.lrs``, or the experiment's."""
-        return list(self.raw.get("data", {}).get(data, {}).get("lrs", self.raw["lrs"]))
+        """Learning rates that every arm tries for a data set: ``data.KEY.lrs``, or the experiment's."""
+        return list(self.raw.get("data", {}).get(self.tuned_on(data), {}).get("lrs", self.raw["lrs"]))
 
     @property
     def arms(self) -> list[dict[str, Any]]:
@@ -245,7 +249,8 @@ class Experiment:
 
     def _tuning(self, model: str, target: str, arm: Mapping[str, Any]) -> Iterator[Planned]:
         for lr in self.lrs_for(target):
-            yield self._run(model, target, arm, self.tuning_seed, lr, "tune")
+            run = self._run(model, self.tuned_on(target), arm, self.tuning_seed, lr, "tune")
+            yield replace(run, target=target)
 
     def _final(self, store: ResultStore, model: str, target: str, arm: Mapping[str, Any], seed: int) -> Planned | None:
         lr = self.chosen_lr(store, model, target, arm)
@@ -318,8 +323,8 @@ class Experiment:
     def _data(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
         own = dict(self.raw.get("data", {}).get(key, {}))
         train = {**self.raw.get("train", {}), **own.pop("train", {})}
-        own.pop("seeds", None)
-        own.pop("lrs", None)
+        for ours in ("seeds", "lrs", "tuned_on"):
+            own.pop(ours, None)
         return {"name": key, **self.raw.get("pictures", {}), **own}, train
 
 

@@ -155,6 +155,7 @@ def _check(name: str, raw: Mapping[str, Any], named: Mapping[str, Sequence[str]]
         _check_unsaid(f"{where}: [{key}]", raw.get(key, {}))
     for key, data in raw.get("data", {}).items():
         _check_data(f"{where}: [data.{key}]", data)
+    _check_tuned_on(where, raw)
     for key, network in raw.get("networks", {}).items():
         _check_table(f"{where}: [networks.{key}]", network, {"name": str, "kwargs": dict, "initial": str})
     for number, arm in enumerate(raw["arms"], 1):
@@ -176,6 +177,19 @@ def _check_data(where: str, data: Any) -> None:
     _check_table(f"{where}: train", data.get("train", {}))
     _check_unsaid(where, data)
     _check_unsaid(where, data.get("train", {}))
+
+
+def _check_tuned_on(where: str, raw: Mapping[str, Any]) -> None:
+    data = raw.get("data", {})
+    for key, table in data.items():
+        if "tuned_on" not in table:
+            continue
+        other, at = table["tuned_on"], f"{where}: [data.{key}]"
+        if not isinstance(other, str) or other not in {*data, *raw["targets"]} - {key}:
+            known = sorted({*data, *raw["targets"]} - {key})
+            raise BenchmarkError(f"{at}: tuned_on is {other!r:.80}; {near(str(other), known)}")
+        if "lrs" in table or "tuned_on" in data.get(other, {}):
+            raise BenchmarkError(f"{at}: tuned_on takes the rates that {other} chooses, so neither may say otherwise")
 
 
 def _check_lrs(where: str, lrs: list[Any]) -> None:

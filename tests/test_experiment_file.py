@@ -92,6 +92,16 @@ WRONG = {
     ('name = "./mine"', 'name = "./mine"\nlrs = []'): "[data.mine]: lrs is empty; a run has a learning rate",
     ('name = "./mine"', 'name = "./mine"\nlrs = ["x"]'): "[data.mine]: lrs has 'x', which is no number",
     ('name = "./mine"', 'name = "./mine"\nlrs = [-1.0]'): "lr is -1.0; it must be above 0",
+    ('name = "./mine"', 'name = "./mine"\ntuned_on = "mine"'): "[data.mine]: tuned_on is 'mine'; there are",
+    ('name = "./mine"', 'name = "./mine"\ntuned_on = 3'): "[data.mine]: tuned_on is 3; there are",
+    (
+        'name = "./mine"',
+        'name = "./mine"\ntuned_on = "it"\n[data.it]\ntuned_on = "mine"',
+    ): "tuned_on takes the rates that it chooses, so neither may say otherwise",
+    (
+        'name = "./mine"',
+        'name = "./mine"\ntuned_on = "it"\nlrs = [0.1]\n[data.it]\nname = "./mine"',
+    ): "tuned_on takes the rates that it chooses, so neither may say otherwise",
     ('name = "./mine"', 'name = "./none"'): "is no data folder",
     (
         "[[arms]]",

@@ -179,6 +179,27 @@ def test_the_chosen_rate_is_the_arms_own(store):
     assert (selffer["lr"], selffer["lrs_tried"], selffer["top1"]) == (1e-3, 2, 30.5)
 
 
+def test_rates_are_taken_from_where_they_were_chosen(store):
+    """Each arm's best rate of a short training is that of its long one, which tries none itself."""
+    data = {"short": {"name": "pets", "lrs": [1e-3, 2e-3]}, "long": {"name": "pets", "tuned_on": "short"}}
+    data["long"]["train"] = {"epochs": 8}
+
+    def accuracy(run):
+        best = {"scratch": 1e-3, "random": 2e-3}[run.arm]
+        return 10.0 + 5 * (run.config.train.lr == best) + run.config.train.epochs
+
+    for targets in (["long"], ["short", "long"], ["long", "short"]):
+        what = experiment([SCRATCH, RANDOM], targets=targets, data=data)
+        tried = [run for run in what.plan(store) if run.stage == "tune"]
+        assert {run.config.train.epochs for run in tried} == {4} and len(tried) == 4
+        finish(what, store, accuracy)
+        section = make_section(what, store, None)
+        told = [(row["arm"], row["lr"], row["lrs_tried"], row["top1"]) for row in rows(section, "arms", target="long")]
+        assert told == [("scratch", 1e-3, 2, 23.0), ("random", 2e-3, 2, 23.0)]
+        assert section.tables["arms"].note.endswith("For long they were tried on short.")
+        assert what.only(targets=["long"]).with_seeds([7]).lrs_for("long") == [1e-3, 2e-3]
+
+
 def test_says_how_arms_came_by_their_rates(store):
     def told(**raw):
         what = experiment([SCRATCH, RANDOM], seeds=[0, 1, 2], targets=["pets", "flowers17"], **raw)

@@ -53,13 +53,21 @@ def _rates(results: Results) -> str:
     """Say how arms came by their learning rates."""
     experiment = results.experiment
     tuned = [len(experiment.lrs_for(target)) > 1 for target in experiment.targets]
+    said = _best_rates(results, tuned)
+    for target, is_tuned in zip(experiment.targets, tuned, strict=True):
+        if is_tuned and (other := experiment.tuned_on(target)) != target:
+            said += f" For {target} they were tried on {other}."
+    return said
+
+
+def _best_rates(results: Results, tuned: list[bool]) -> str:
     if all(tuned):
         return "Every arm has the learning rate that did best for it on the validation part."
     if any(tuned):
         return "Where several learning rates were tried, an arm has the one that did best on the validation part."
     if len({cell.lr for cell in results.cells.values()}) == 1:
         return "All arms have the same learning rate."
-    if len({(cell.target, cell.lr) for cell in results.cells.values()}) == len(experiment.targets):
+    if len({(cell.target, cell.lr) for cell in results.cells.values()}) == len(tuned):
         return "All arms on a target have the same learning rate."
     return "Arms differ in their learning rates, as the experiment says."
 
