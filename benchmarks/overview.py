@@ -123,6 +123,7 @@ def describe_run(result: Mapping[str, Any], asked: Sequence[str]) -> dict[str, s
         "run": metrics["id"],
         "data": f"{data['name']} at {data['pixels']} pixels, judged on {data['evaluate']}",
         "view": data["view"],
+        "crops": _crops(data, train),
         "model": config["model"],
         "asked for by": "; ".join(asked) or None,
         "bank": arm["bank"] or "none: from scratch" if arm["initial"] is None else arm["bank"],
@@ -148,6 +149,13 @@ def describe_run(result: Mapping[str, Any], asked: Sequence[str]) -> dict[str, s
         "machine": f"{machine['device']} ({machine['cpu']}), threads: {machine['threads']}",
         "took": f"{machine['seconds']:,.1f} s, at most {machine['peak_memory'] / 2**20:,.0f} MiB",
     }
+
+
+def _crops(data: Mapping[str, Any], train: Mapping[str, Any]) -> str | None:
+    """Say how pictures to learn from are cut out, where that is not as it always was."""
+    size, how = data.get("train_size"), train.get("train_interpolation")
+    told = [f"of pictures of {size} pixels" if size else None, how]
+    return ", ".join(filter(None, told)) or None
 
 
 def _arguments(given: Mapping[str, Any]) -> str:

@@ -20,7 +20,13 @@ _METRICS = {
     "curve": (list,),
     "top1": _NUMBER,
 }
-_OPTIONAL = {"skipped_pictures": (list,), "mistakes": (list,)}  # results of before it was recorded lack the latter
+# results of before these were recorded lack them
+_OPTIONAL = {"skipped_pictures": (list,), "mistakes": (list,)}
+_OPTIONAL_MACHINE = {
+    "cores": (int,),
+    "load_average": (list,),
+    **dict.fromkeys(("bfloat16", "instructions", "masterkey", "numpy", "pillow", "python", "timm", "torch"), (str,)),
+}
 _EPOCH = {
     "epoch": (int,),
     "train_loss": _NUMBER,
@@ -36,6 +42,7 @@ _MACHINE = {
     "epoch_seconds": (list,),
     "peak_memory": (int,),
 }
+_ROW = {"layer": (str,), "replaced": (bool,), "sources": (list,)}
 _FAILURE = {"error": (str,), "message": (str,), "traceback": (str,)}
 
 
@@ -56,12 +63,13 @@ def problem_of_result(result: Mapping[str, Any], run_id: str) -> str | None:
     epochs = config.train.epochs
     return (
         _misfit(metrics, _METRICS, "metrics")
-        or _misfit(metrics, {key: _OPTIONAL[key] for key in metrics.keys() & _OPTIONAL.keys()}, "metrics")
+        or _misfit(metrics, _there(_OPTIONAL, metrics), "metrics")
         or _problem_of_curve(metrics, epochs)
         or _problem_of_mistakes(metrics)
         or _problem_of_injection(metrics["injection"])
-        or _misfit(machine, _MACHINE, "machine")
-        or _misfit(dict(enumerate(machine["epoch_seconds"])), dict.fromkeys(range(epochs), _NUMBER), "epoch_seconds")
+        or _misfit(machine, {**_MACHINE, **_there(_OPTIONAL_MACHINE, machine)}, "machine")
+        or _problem_of_numbers(machine["epoch_seconds"], epochs, "epoch_seconds")
+        or _problem_of_numbers(load := machine.get("load_average", []), len(load), "load_average")
     )
 
 
@@ -95,6 +103,8 @@ def _problem_of_curve(metrics: Mapping[str, Any], epochs: int) -> str | None:
             return f"has no epoch {number} in its curve"
         if problem := _misfit(epoch, _EPOCH, f"epoch {number}"):
             return problem
+        if epoch["top1"] is not None and not 0 <= epoch["top1"] <= 100:
+            return f"has a top1 of {epoch['top1']} in epoch {number}, which is no percentage"
     if curve and curve[-1]["top1"] != metrics["top1"]:
         return f"has a top1 of {metrics['top1']}, its curve ends in {curve[-1]['top1']}"
     return None
@@ -120,9 +130,18 @@ def _problem_of_mistakes(metrics: Mapping[str, Any]) -> str | None:
 
 def _problem_of_injection(injection: Mapping[str, Any] | None) -> str | None:
     rows = [] if injection is None else injection.get("rows")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "sources" in row for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return "has an injection without rows"
-    return None
+    problems = (_misfit(row, _ROW, f"row {number} of the injection") for number, row in enumerate(rows))
+    return next(filter(None, problems), None)
+
+
+def _problem_of_numbers(found: list[Any], count: int, what: str) -> str | None:
+    return _misfit(dict(enumerate(found)), dict.fromkeys(range(count), _NUMBER), what)
+
+
+def _there(optional: Mapping[str, tuple[type, ...]], found: Mapping[str, Any]) -> dict[str, tuple[type, ...]]:
+    return {key: types for key, types in optional.items() if key in found}
 
 
 def _misfit(found: Mapping[Any, Any], expected: Mapping[Any, tuple[type, ...]], what: str) -> str | None:

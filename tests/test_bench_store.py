@@ -74,6 +74,19 @@ ALTERED = {
     "a mistake twice": (put("metrics", "mistakes", to=[[3, 1], [3, 2]]), "not in the order of their pictures"),
     "another number of mistakes": (put("metrics", "mistakes", to=[[3, 1]]), "has 1 mistakes in 3669 pictures"),
     "an injection without rows": (put("metrics", "injection", to={"bank": "x"}), "an injection without rows"),
+    "a row of an injection without its layer": (
+        put("metrics", "injection", to={"rows": [{"replaced": True, "sources": []}]}),
+        "has no layer in row 0 of the injection",
+    ),
+    "more than all are right": (
+        lambda content: (
+            put("metrics", "top1", to=150.0)(content),
+            put("metrics", "curve", 3, "top1", to=150.0)(content),
+        ),
+        "has a top1 of 150.0 in epoch 3, which is no percentage",
+    ),
+    "load as text": (put("machine", "load_average", to=["high"]), "has 0 'high' in load_average"),
+    "cores as text": (put("machine", "cores", to="two"), "has cores 'two' in machine"),
     "an empty machine": (put("machine", to={}), "has no cpu in machine"),
     "seconds as text": (put("machine", "seconds", to="9"), "has seconds '9' in machine"),
     "an epoch's time missing": (lambda content: content["machine"]["epoch_seconds"].pop(), "no 3 in epoch_seconds"),

@@ -218,6 +218,14 @@ def test_says_how_arms_came_by_their_rates(store):
     assert told(lrs=[1e-3, 3e-3])[0] == "Every arm has the learning rate that did best for it on the validation part."
 
 
+def test_seeds_that_were_not_run_are_nothing_to_report(store):
+    what = experiment([SCRATCH, RANDOM], lrs=[1e-3, 2e-3])
+    finish(what, store, lambda run: 10.0)
+    with pytest.raises(BenchmarkError, match=r"no run of tiny at size small with seed 7, 8 is finished in .*--seed 7 --seed 8"):
+        make_section(what.with_seeds([7, 8]), store, None)
+    assert row(make_section(what.with_seeds([1]), store, None), "arms", arm="random")["seeds"] == 1
+
+
 def test_waits_for_its_learning_rate(store):
     what = experiment([SCRATCH, RANDOM], lrs=[1e-3, 2e-3])
     finish(what, store, lambda run: None if run.arm == "random" and run.config.train.lr == 2e-3 else 10.0)

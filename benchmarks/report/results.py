@@ -272,13 +272,20 @@ def collect(experiment: Experiment, store: ResultStore) -> Results:
     strange = sorted({str(name) for name in experiment.raw.get("controls", ())} - known)
     if strange:
         raise BenchmarkError(f"experiment {experiment.name}: controls name {', '.join(strange)}, which is no arm of it")
-    if not any(run.status == DONE for run in listed.values()):
+    done = any(run.status == DONE for run in listed.values())
+    if not done or ("tuning_seed" in experiment.raw and not any(cell.runs for cell in cells.values())):
         where = [] if store.root == default_store().root else ["--results", str(store.root)]
         raise BenchmarkError(
-            f"no run of {experiment.name} at size {experiment.size} is finished in {store.root}{_elsewhere(store)}; "
+            f"no {_asked(experiment)} is finished in {store.root}{_elsewhere(store)}; "
             f"first: {experiment.command('run', *where)}"
         )
     return Results(experiment, cells, tuple(listed.values()), machines)
+
+
+def _asked(experiment: Experiment) -> str:
+    seeds = experiment.seeds if "tuning_seed" in experiment.raw else []
+    with_seeds = f" with seed {', '.join(map(str, seeds))}" if seeds else ""
+    return f"run of {experiment.name} at size {experiment.size}{with_seeds}"
 
 
 def _elsewhere(store: ResultStore) -> str:
