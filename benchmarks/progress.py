@@ -9,6 +9,11 @@ from tqdm import tqdm
 
 from .sweep import Progress
 
+_IN_WORDS = {
+    "lost": "lost with its node or worker, started again",
+    "waiting": "is done by another process, which this one waits for",
+}
+
 
 class Display:
     """Shows the progress of a sweep; call it with each moment, leave it as a context when done."""
@@ -23,9 +28,9 @@ class Display:
         """Show a moment."""
         run_id = progress.run.config.id
         self._fractions[run_id] = progress.fraction
-        if progress.state in ("done", "failed", "busy"):
+        if progress.state in ("done", "failed", "busy", "waiting"):
             del self._fractions[run_id]
-        if progress.state in ("done", "failed", "lost"):
+        if progress.state in ("done", "failed", "lost", "waiting"):
             self._say(_line(progress))
         if self._stream.isatty():
             self._move_bar(progress)
@@ -64,6 +69,6 @@ class Display:
 def _line(progress: Progress) -> str:
     run = progress.run
     what = f"{run.target} {run.model} {run.arm} lr {run.config.train.lr:g} seed {run.config.seed} ({run.stage})"
-    outcome = "lost with its node or worker, started again" if progress.state == "lost" else progress.state
+    outcome = _IN_WORDS.get(progress.state, progress.state)
     message = f": {' '.join(progress.message.split())}" if progress.message else ""
     return f"[{progress.settled}/{progress.total}] {run.config.id} {what} {outcome}{message}"

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import pickle
 import platform
 import socket
 import tempfile
@@ -240,7 +241,18 @@ def _compute(
     except Exception as error:
         if has_no_room(error):  # the error may say so only by its cause, which does not travel
             raise SaveError(f"on the node {platform.node()}: {error}") from error
+        if not _travels(error):
+            raise BenchmarkError(f"on the node {platform.node()}: {_one_line(error)}") from None
         raise
+
+
+def _travels(error: Exception) -> bool:
+    """Whether an error can be sent; Ray makes one of its own of any other, as of a worker that was lost."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its constructor or its values raise
+        return False
+    return True
 
 
 def _train(config: RunConfig, setup: Setup, checkpoint: Path, sources: Iterable[tuple[str, bytes, bytes]]) -> Finished:

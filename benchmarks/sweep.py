@@ -144,6 +144,7 @@ class Sweep:
         self.finished: set[str] = set()
         self.expected: dict[str, Planned] = {}
         self.wanted: dict[str, Planned] = {}
+        self.waiting_for: set[str] = set()
 
     def complete(self, workers: Workers, check: Callable[[], None] = lambda: None) -> None:
         """Start what is ready and hear what comes of it, until nothing is left that could be done.
@@ -158,7 +159,7 @@ class Sweep:
             if not self.running and not elsewhere:
                 break
             if not self.running:
-                time.sleep(1.0)  # another sweep does what is left; it may also break off
+                self._wait_for(elsewhere)
             reports = workers.wait(1.0) if self.running else []
             for report in reports:
                 self.hear(report)
@@ -184,10 +185,20 @@ class Sweep:
         elif report.state == "failed":
             self.summary.failed[report.run_id] = report.message or self._failure(report.run_id)
         fraction = report.epoch / run.config.train.epochs if report.state == "running" else 0.0
+        self._tell(run, report.state, report.message, fraction)
+
+    def _tell(self, run: Planned, state: State, message: str = "", fraction: float = 0.0) -> None:
         settled_count = len(self.finished) + len(self.summary.failed)
-        self.on_progress(
-            Progress(run, report.state, report.message, fraction, settled_count, max(len(self.expected), settled_count))
-        )
+        total = max(len(self.expected), settled_count)
+        self.on_progress(Progress(run, state, message, fraction, settled_count, total))
+
+    def _wait_for(self, elsewhere: Sequence[Planned]) -> None:
+        """Wait a moment for another sweep, which does what is left; it may also break off."""
+        for run in elsewhere:
+            if run.config.id not in self.waiting_for:
+                self.waiting_for.add(run.config.id)
+                self._tell(run, "waiting")
+        time.sleep(1.0)
 
     def _look(self) -> None:
         """See what is finished, what is to be expected, and what of it can be told and is to be done."""
@@ -216,9 +227,9 @@ class Sweep:
                 if mine and settled(store, config, None) == "done":
                     checkpoint.unlink(missing_ok=True)
 
-    def _start_ready(self, workers: Workers) -> bool:
-        """Start what is ready while there is room; returns whether another sweep does some of it."""
-        elsewhere = False
+    def _start_ready(self, workers: Workers) -> list[Planned]:
+        """Start what is ready while there is room; returns what another sweep is doing."""
+        elsewhere = []
         for run_id, run in reversed(self.wanted.items()):
             if run_id in self.running or run_id in self.summary.failed:
                 continue
@@ -228,7 +239,7 @@ class Sweep:
                 if not workers.has_room():
                     break
                 if is_claimed(self.setup.store, run_id):
-                    elsewhere = True
+                    elsewhere.append(run)
                 else:
                     self.running[run_id] = run
                     workers.start(run)

@@ -21,7 +21,7 @@ from .store import ResultStore
 # what a run imports, at its top or when it comes to it
 _PRELOADED = ["masterkey.benchmarks.runs", "masterkey.closed_form.banks", "masterkey.late", "masterkey.models.hornet"]
 
-State = Literal["running", "lost", "busy", "done", "failed", "stopped"]
+State = Literal["running", "lost", "busy", "waiting", "done", "failed", "stopped"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A sweep on a Ray cluster: the same bytes as here, whatever is lost on the way."""
 
 import os
+import pickle
 import signal
 import threading
 import time
@@ -135,6 +136,27 @@ def test_a_node_is_lost_half_way(cluster, experiment, tmp_path):
     again = run_sweep(experiment, there, ray=cluster.address)
     assert again.done == []
     assert sorted(again.already_there) == sorted(local.done)
+
+
+class PickyError(Exception):
+    """Cannot be unpickled: it is given two values, and keeps one."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} in {where}")
+
+
+@pytest.mark.parametrize("error", [PickyError("a crack", "layer 3"), ValueError("a crack in layer 3")])
+def test_an_error_that_cannot_be_sent_is_told_all_the_same(error, experiment, tmp_path, monkeypatch):
+    from masterkey.benchmarks import ray_sweep
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(ray_sweep, "_train", fail)
+    config = experiment.plan(ResultStore(tmp_path))[0].config
+    with pytest.raises(Exception, match="a crack in layer 3") as caught:
+        ray_sweep._compute(config, None, "checkpoint.pt", [], [])
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 @pytest.mark.parametrize(

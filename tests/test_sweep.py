@@ -247,10 +247,16 @@ def test_two_sweeps_at_once_share_the_work(pictures, store, unbroken):
 def test_a_run_that_is_held_elsewhere_is_waited_for(pictures, store):
     experiment = single(pictures, {"name": "scratch"}, {"name": "random", "bank": "random"})
     held, other = (run.config.id for run in experiment.plan(store))
-    done, summaries = threading.Event(), []
+    done, summaries, lines = threading.Event(), [], io.StringIO()
+    display = Display(lines)
+
+    def hear(moment):
+        display(moment)
+        if moment.state == "done":
+            done.set()
 
     def sweep():
-        summaries.append(run_sweep(experiment, store, on_progress=lambda moment: done.set()))
+        summaries.append(run_sweep(experiment, store, on_progress=hear))
 
     with claim(store, held) as mine:
         assert mine
@@ -264,6 +270,8 @@ def test_a_run_that_is_held_elsewhere_is_waited_for(pictures, store):
     thread.join()
     assert not is_claimed(store, held)
     assert summaries[0].done == [other, held]
+    told = [line for line in lines.getvalue().splitlines() if held in line]
+    assert len(told) == 2 and "is done by another process, which this one waits for" in told[0]
 
 
 @pytest.mark.parametrize(
