@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -185,6 +186,27 @@ def test_what_files_say_cannot_become_markup(store, tmp_path):
     (line,) = [line for line in lines if line.startswith("| a\\|\\<b> | scale-space-8")]
     header = next(line for line in lines if line.startswith("| arm |"))
     assert len(re.findall(r"(?<!\\)\|", line)) == header.count("|")
+
+
+def test_names_cannot_become_links_in_markdown(store, tmp_path):
+    what = experiment([SCRATCH, RANDOM, {"name": "[a](http://b)", "bank": "scale-space-8"}])
+    finish(what, store, lambda run: 10.0)
+    report(what, store, tmp_path / "report")
+    markdown = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "| [a]\\(http://b) | scale-space-8, frozen |" in markdown and "[a](" not in markdown
+
+
+def test_a_screen_reader_finds_its_way(store, tmp_path):
+    """Headings skip no level; pictures have a name, or are signs beside a text that has; so have scrolling areas."""
+    write_report(every_layout(store), store, tmp_path / "report")
+    text = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    levels = [int(level) for level in re.findall(r"<h([1-6])>", text)]
+    assert levels[0] == 1 and set(levels) == {1, 2, 3}
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    named = r'(aria-hidden="true"|role="img" aria-label="[^"]+")'
+    pictures, areas = re.findall(r"<svg [^>]*>", text), re.findall(r'<div class="scroll"[^>]*>', text)
+    assert len(pictures) > 20 and all(re.search(named, picture) for picture in pictures)
+    assert len(areas) > 20 and all(re.search(r'role="region" aria-label="[^"]+"', area) for area in areas)
 
 
 def test_missing_runs_and_refused_claims_are_in_page_and_markdown(store, tmp_path):

@@ -43,7 +43,7 @@ def card(verdict: Verdict) -> str:
     style, arrow, tag = _CARDS[verdict.outcome]
     if verdict.outcome == GAIN:
         tag = _sentence(verdict.gain)
-    parts = [element("h3", f"{escape(verdict.target)} {element('small', escape(verdict.model))}")]
+    parts = [element("h2", f"{escape(verdict.target)} {element('small', escape(verdict.model))}")]
     if verdict.refusal is not None:
         parts += [element("p", "No claim", class_="big"), element("p", escape(_sentence(verdict.refusal)))]
         tag = ""

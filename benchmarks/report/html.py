@@ -26,8 +26,9 @@ def sentence(parts: Sentence) -> str:
 
 
 def element(name: str, content: str, **attributes: str) -> str:
-    """Return an element; ``class_`` stands for class."""
-    given = "".join(f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items() if value)
+    """Return an element; ``class_`` stands for class, ``aria_label`` for aria-label."""
+    names = {key: key.rstrip("_").replace("_", "-") for key in attributes}
+    given = "".join(f' {names[key]}="{escape(value)}"' for key, value in attributes.items() if value)
     return f"<{name}{given}>{content}</{name}>"
 
 
@@ -40,7 +41,7 @@ def table(of: Table) -> str:
         element("tr", "".join(element("td", figure(row[c.name], c.kind), class_=kinds[c.name]) for c in columns))
         for row in of.rows
     )
-    return _scrolling(head, body)
+    return _scrolling(of.title, head, body)
 
 
 def overview(section: Section, model: str, target: str) -> str:
@@ -69,7 +70,7 @@ def overview(section: Section, model: str, target: str) -> str:
         body += element(
             "tr", cells, class_="control" if section.results.is_control(model, target, str(row["arm"])) else ""
         )
-    return _scrolling(head, body)
+    return _scrolling(f"{section.tables['arms'].title}, {target}, {model}", head, body)
 
 
 def _against(row: Mapping[str, Value] | None) -> str:
@@ -89,7 +90,7 @@ def matrix(section: Section, model: str) -> str:
     for target, row in crosses(section.tables["matrix"], model).items():
         cells = "".join(_cross(row.get(column), column, target) for column in columns)
         body += element("tr", element("th", escape(target), class_="text", scope="row") + cells)
-    return _scrolling(head, body, "matrix")
+    return _scrolling(f"{section.tables['matrix'].title}, {model}", head, body, "matrix")
 
 
 def _cross(cross: Cross | None, column: str, target: str) -> str:
@@ -106,6 +107,8 @@ def at(of: Table, model: str, target: str) -> list[Mapping[str, Value]]:
     return [row for row in of.rows if row["model"] == model and row["target"] == target]
 
 
-def _scrolling(head: str, body: str, style: str = "") -> str:
+def _scrolling(name: str, head: str, body: str, style: str = "") -> str:
+    """Return a table in an area that the keyboard can scroll; ``name`` is what a screen reader calls it."""
     inner = element("thead", element("tr", head)) + element("tbody", body)
-    return element("div", element("table", inner, class_=style), class_="scroll", tabindex="0")
+    grid = element("table", inner, class_=style)
+    return element("div", grid, class_="scroll", tabindex="0", role="region", aria_label=name)

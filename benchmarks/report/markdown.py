@@ -81,6 +81,7 @@ def _rows(labels: Sequence[str], left: Sequence[bool]) -> list[str]:
 
 def _escape(text: str) -> str:
     """Keep a text in its cell and out of the markup."""
-    for character in "\\`*_<|":
+    for character in "\\`*_<|&~$":
         text = text.replace(character, f"\\{character}")
-    return " ".join(text.split()) or NONE
+    # a bracket by itself stays readable; a link needs both
+    return " ".join(text.replace("](", "]\\(").split()) or NONE

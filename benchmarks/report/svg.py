@@ -55,7 +55,7 @@ def must(row: Row, name: str) -> float:
 
 @dataclass
 class Canvas:
-    """A picture under construction; ``label`` is what a screen reader says."""
+    """A picture under construction; ``label`` is what a screen reader says, nothing of one that is only a sign."""
 
     width: float
     height: float
@@ -127,7 +127,8 @@ class Canvas:
     def render(self) -> str:
         """Return the SVG element."""
         box = f"0 0 {_n(self.width)} {_n(self.height)}"
-        return f'<svg viewBox="{box}" role="img" aria-label="{escape(self.label)}">{"".join(self.parts)}</svg>'
+        said = f'role="img" aria-label="{escape(self.label)}"' if self.label else 'aria-hidden="true"'
+        return f'<svg viewBox="{box}" {said}>{"".join(self.parts)}</svg>'
 
     def render_file(self, style: str) -> bytes:
         """Return an SVG file of its own, with its style sheet inside."""
