@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .config import BenchmarkError
+from .data.rows import PictureArray, PictureRows
 from .memory import is_out_of_memory
 
 # of the memory that is free on a GPU, the most that pictures may take; the network needs the rest
@@ -19,24 +20,30 @@ SHARE_FOR_PICTURES = 0.5
 class Feed:
     """Pictures, uint8 (n, s, s, 3), that come to ``device`` by the batch: the same bytes from wherever they are.
 
-    A CPU's are never copied whole: a memory-mapped array stays one.
+    A CPU's are never copied whole: a memory-mapped array stays one, and so do some rows of it, ``chosen``.
     """
 
     images: Tensor
     device: torch.device
     resident: bool
+    chosen: Tensor | None = None
 
     @classmethod
-    def of(cls, images: np.ndarray, device: torch.device, *, resident: bool) -> Self:
+    def of(cls, images: PictureArray, device: torch.device, *, resident: bool) -> Self:
         """Put the pictures on the device if they are to be ``resident`` there.
 
         Raises:
             BenchmarkError: there is no room for them.
         """
-        return cls(to_device(images, device) if resident else _host(images), device, resident)
+        if isinstance(images, PictureRows) and not (resident and device.type == "cuda"):
+            return cls(_host(images.pictures), device, resident, _host(images.rows))
+        whole = np.asarray(images)
+        return cls(to_device(whole, device) if resident else _host(whole), device, resident)
 
     def take(self, rows: Tensor) -> Tensor:
         """Return the pictures (B, s, s, 3) of some rows, int64 (B,) on the host."""
+        if self.chosen is not None:
+            rows = self.chosen[rows]
         if self.resident:
             return self.images.index_select(0, rows.to(self.device))
         # the copy from pinned memory goes on while the host gathers the next batch
@@ -47,12 +54,12 @@ class Feed:
 
     def part(self, start: int, stop: int) -> Tensor:
         """Return the pictures from row ``start`` to before ``stop``."""
-        if self.resident:
+        if self.resident and self.chosen is None:
             return self.images[start:stop]
         return self.take(torch.arange(start, stop))
 
 
-def fit(device: torch.device, *arrays: np.ndarray) -> bool:
+def fit(device: torch.device, *arrays: PictureArray) -> bool:
     """Whether all these arrays may be put on a device: on a GPU, if they take no more than their share of it."""
     if device.type != "cuda":
         return True

@@ -20,12 +20,13 @@ from masterkey.atomic import write_atomically
 
 from .config import DataConfig
 from .data import Data, load_data
+from .data.rows import PictureArray
 
 PIXELS, ABOVE = 32, 0.98
 _TOGETHER = 512  # pictures held as floats, or compared, at once
 
 
-def thumbnails(images: np.ndarray) -> Tensor:
+def thumbnails(images: PictureArray) -> Tensor:
     """Return pictures (n, s, s, 3) as rows (n, 3072) of norm 1, every colour of mean 0."""
     rows = []
     for first in range(0, len(images), _TOGETHER):

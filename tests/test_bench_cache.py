@@ -1,9 +1,11 @@
 """The cache of decoded pictures: made once, whole or not at all."""
 
+import hashlib
 import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from picture_folders import hub_folder, image_folder, leftovers, load, picture
 from masterkey.benchmarks.config import BenchmarkError, DataConfig
 from masterkey.benchmarks.data import hub, load_data, loading
 from masterkey.benchmarks.data.decode import decode
+from masterkey.benchmarks.data.rows import PictureRows
+from masterkey.metadata import canonical_json
 
 datasets = pytest.importorskip("datasets")
 
@@ -34,10 +38,10 @@ def test_the_second_time_nothing_is_opened_or_decoded(tmp_path, cache, monkeypat
     monkeypatch.setattr(loading, "decode_all", forbidden)
     second = load(folder, cache, **options)
     assert first.sha256 == second.sha256
-    assert (first.train.images == second.train.images).all()
+    assert np.array_equal(first.train.images, second.train.images)
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
     with pytest.raises(ValueError, match="read-only"):
-        second.train.images[0] = 0
+        second.train.images.pictures[0] = 0
 
 
 def test_two_caches_hold_the_same_bytes(tmp_path):
@@ -102,6 +106,45 @@ def test_a_damaged_cache_is_made_again(damage, tmp_path, cache):
     assert not leftovers(cache)
 
 
+def test_a_part_of_a_split_takes_no_room_of_its_own(tmp_path, cache):
+    folder = image_folder(tmp_path / "bugs", {"train": {"ant": 30, "bee": 20}, "test": {"ant": 2, "bee": 3}})
+    whole, part = load(folder, cache), load(folder, cache, evaluate="validation")
+    assert sum(path.stat().st_size for path in cache.rglob("images.u8")) == 55 * 8 * 8 * 3
+    for one in (part.train, part.evaluate):
+        assert isinstance(one.images, PictureRows) and len(one.images) == len(one.labels)
+    both = np.concatenate([part.train.images, part.evaluate.images])
+    rows = np.concatenate([part.train.images.rows, part.evaluate.images.rows])
+    assert sorted(rows) == list(range(50)) and np.array_equal(both, whole.train.images[rows])
+    # over the same bytes as a copy's
+    digests = [
+        hashlib.sha256(np.asarray(one.images).tobytes() + one.labels.tobytes()).hexdigest()
+        for one in (part.train, part.evaluate)
+    ]
+    assert part.sha256 == hashlib.sha256(canonical_json([["ant", "bee"], *digests]).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("damage", ["fewer rows", "no rows", "a row too far", "another split", "no split"])
+def test_a_damaged_part_is_made_again(damage, tmp_path, cache):
+    folder = image_folder(tmp_path / "bugs")
+    before = load(folder, cache, evaluate="validation")
+    part = next(path.parent for path in cache.rglob("rows.i64") if path.stat().st_size == 8 * len(before.train.labels))
+    meta = json.loads((part / "meta.json").read_text())
+    if damage == "fewer rows":
+        os.truncate(part / "rows.i64", 8)
+    elif damage == "no rows":
+        (part / "rows.i64").unlink()
+    elif damage == "a row too far":
+        (before.train.images.rows + 5).tofile(part / "rows.i64")
+    elif damage == "another split":
+        (part / "meta.json").write_text(json.dumps({**meta, "of_sha256": "0" * 64}))
+    else:
+        shutil.rmtree(part.parent / "train-8")
+    after = load(folder, cache, evaluate="validation")
+    assert after.sha256 == before.sha256 and np.array_equal(after.train.images.rows, before.train.images.rows)
+    assert np.array_equal(after.train.images, [decode(picture(int(row)), 8) for row in after.train.images.rows])
+    assert not leftovers(cache)
+
+
 def test_an_entry_is_on_disk_before_it_is_in_its_place(tmp_path, cache, monkeypatch):
     """A power failure would else leave files of the right sizes, with nothing in them."""
     fsync, rename = os.fsync, Path.rename
@@ -118,10 +161,11 @@ def test_an_entry_is_on_disk_before_it_is_in_its_place(tmp_path, cache, monkeypa
 
     monkeypatch.setattr(os, "fsync", note)
     monkeypatch.setattr(Path, "rename", place)
-    load(image_folder(tmp_path / "bugs"), cache)
-    assert set(placed) == {"train-8", "test-8"}
+    load(image_folder(tmp_path / "bugs"), cache, per_class=5)
+    part, *_ = (name for name in placed if name.startswith("part-"))
+    assert set(placed) == {"train-8", "test-8", part}
     for files in placed.values():
-        assert len(files) == 4  # the folder, pictures, labels and description
+        assert len(files) == 4  # the folder, pictures or rows, labels and description
         assert all(files.values())
 
 

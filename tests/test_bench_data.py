@@ -277,7 +277,7 @@ def test_pictures_that_are_learnt_from_can_be_stored_larger_than_those_that_are_
         plain, larger, same = (load(folder, cache, train_size=size, **options) for size in (None, 12, 8))
         assert larger.train.images.shape == (len(plain.train.labels), 12, 12, 3)
         assert (larger.train.labels == plain.train.labels).all() and larger.sha256 != plain.sha256 == same.sha256
-        assert (larger.evaluate.images == plain.evaluate.images).all()
+        assert np.array_equal(larger.evaluate.images, plain.evaluate.images)
         rows = {decode(picture(i), 8).tobytes(): decode(picture(i), 12).tobytes() for i in range(30)}
         pairs = zip(plain.train.images, larger.train.images, strict=True)
         assert all(rows[small.tobytes()] == large.tobytes() for small, large in pairs)

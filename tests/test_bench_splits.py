@@ -88,4 +88,4 @@ def test_per_class_applies_to_both_parts_and_takes_pictures_with_their_labels(tm
     for image, label in zip(few.train.images, few.train.labels, strict=True):
         same = (everything.train.images == image).all(axis=(1, 2, 3))
         assert everything.train.labels[same].tolist() == [label]
-    assert isinstance(few.train.images, np.memmap)
+    assert isinstance(few.train.images.pictures, np.memmap)

@@ -14,6 +14,7 @@ from masterkey.metadata import canonical_json
 from ..config import BenchmarkError, DataConfig, problem_of_data
 from .decode import decode_all
 from .hub import find_source
+from .rows import PictureArray
 from .source import Opened, Roles, Source, check_taught, roles
 from .splits import carve, limit, set_test_aside
 from .store import Entry, Layout, Store, cache_folder
@@ -26,7 +27,7 @@ _NAMED = 10  # pictures, in a message
 class Part:
     """Pictures and labels: ``images`` is uint8 (n, s, s, 3), RGB, memory-mapped, read-only; ``labels`` int64 (n,)."""
 
-    images: np.ndarray
+    images: PictureArray
     labels: np.ndarray
 
 
@@ -72,7 +73,7 @@ def load_data(config: DataConfig, cache_dir: Path | None = None, *, skip_corrupt
     Args:
         config: which pictures, at which size.
         cache_dir: where decoded pictures are kept; by default ``$MASTERKEY_CACHE`` or ``~/.cache/masterkey/bench``.
-            It can be removed at any time, and holds a copy of a part that is not a whole split.
+            It can be removed at any time. A part of a split is kept as its rows, one of several splits as a copy.
         skip_corrupt: leave out, and say so, what cannot be decoded.
 
     Raises:
@@ -241,7 +242,7 @@ def _check_parts(source: Source, classes: tuple[str, ...], train: _Selection, ev
 
 
 def _materialised(store: Store, part: _Selection, entries: dict[str, Entry]) -> Entry:
-    """Return a selection as an entry: a whole split is one already, anything else is copied into its own, once."""
+    """Return a selection as an entry: a whole split is one already; anything else is made one, once."""
     first, *more = parents = [entries[split] for split in part.splits]
     if not more and len(part.rows) == len(first.labels) and np.array_equal(part.labels, first.labels):
         return first  # rows are distinct and ascending, so as many as there are, are all
@@ -251,13 +252,20 @@ def _materialised(store: Store, part: _Selection, entries: dict[str, Entry]) -> 
     key = f"part-{digest.hexdigest()[:16]}"
     if found := store.entry(key):
         return found
-    ends = np.cumsum([len(parent.labels) for parent in parents])
     with store.locked():
         if found := store.entry(key):
             return found
-        with store.writing(key, size, len(part.rows)) as writer:
-            for row, label in zip(part.rows, part.labels, strict=True):
-                which = int(np.searchsorted(ends, row, side="right"))
-                inside = row - (ends[which] - len(parents[which].labels))
-                writer.append(parents[which].images[inside], int(label))
+        if more:
+            _copy(store, key, size, part, parents)
+        else:
+            store.select(key, f"{part.splits[0]}-{size}", part.rows, part.labels)
     return store.made(key)
+
+
+def _copy(store: Store, key: str, size: int, part: _Selection, parents: Sequence[Entry]) -> None:
+    ends = np.cumsum([len(parent.labels) for parent in parents])
+    with store.writing(key, size, len(part.rows)) as writer:
+        for row, label in zip(part.rows, part.labels, strict=True):
+            which = int(np.searchsorted(ends, row, side="right"))
+            inside = row - (ends[which] - len(parents[which].labels))
+            writer.append(parents[which].images[inside], int(label))

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BufferedWriter
@@ -16,11 +16,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..config import BenchmarkError
+from .rows import PictureArray, PictureRows
 
 CACHE_VARIABLE = "MASTERKEY_CACHE"
 
 _VERSION = 1
-_META, _IMAGES, _LABELS, _LAYOUT = "meta.json", "images.u8", "labels.i64", "layout.json"
+_META, _IMAGES, _LABELS, _ROWS, _LAYOUT = "meta.json", "images.u8", "labels.i64", "rows.i64", "layout.json"
+_READ_AT_ONCE = 256  # pictures
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,13 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A decoded split, or a selection of several: uint8 (n, s, s, 3), memory-mapped, and int64 (n,).
+    """A decoded split, or a selection of one or several: uint8 (n, s, s, 3), memory-mapped, and int64 (n,).
 
-    ``sha256`` is over the bytes of both. ``skipped`` holds name and reason of each picture of the split's ``total``
-    that could not be decoded and is not in here.
+    ``sha256`` is over the bytes of both, wherever they lie. ``skipped`` holds name and reason of each picture of the
+    split's ``total`` that could not be decoded and is not in here.
     """
 
-    images: np.ndarray
+    images: PictureArray
     labels: np.ndarray
     sha256: str
     total: int
@@ -72,12 +74,8 @@ class Writer:
         self._digest.update(labels)
         found = {"count": len(self.labels), "size": self.size, "skipped": self.skipped}
         text = json.dumps({**meta, **found, "sha256": self._digest.hexdigest()}, indent=1)
-        for name, data in ((_LABELS, labels), (_META, text.encode())):
-            with (self.folder / name).open("xb") as file:
-                file.write(data)
-                _to_disk(file)
         _to_disk(self._file)
-        _folder_to_disk(self.folder)
+        _write_all(self.folder, {_LABELS: labels, _META: text.encode()})
 
     def close(self) -> None:
         """Let go of the file."""
@@ -112,16 +110,49 @@ class Store:
         try:
             meta = json.loads((folder / _META).read_bytes())
             count, size = int(meta["count"]), int(meta["size"])
-            sizes = {_IMAGES: count * size * size * 3, _LABELS: count * 8}
+            pictures = {_ROWS: count * 8} if "of" in meta else {_IMAGES: count * size * size * 3}
+            sizes = {**pictures, _LABELS: count * 8}
             whole = all((folder / name).stat().st_size == expected for name, expected in sizes.items())
             if not (whole and self._is_ours(meta) and meta["key"] == key):
                 return None
+            images: PictureArray | None
+            if "of" in meta:
+                images = self._rows(str(meta["of"]), str(meta["of_sha256"]), _numbers(folder / _ROWS))
+            else:
+                images = np.memmap(folder / _IMAGES, dtype=np.uint8, mode="r", shape=(count, size, size, 3))
+            if images is None:
+                return None
             skipped = tuple((str(name), str(reason)) for name, reason in meta["skipped"])
-            images = np.memmap(folder / _IMAGES, dtype=np.uint8, mode="r", shape=(count, size, size, 3))
-            labels = np.fromfile(folder / _LABELS, dtype="<i8").astype(np.int64, copy=False)
-            return Entry(images, labels, str(meta["sha256"]), int(meta["total"]), skipped)
+            return Entry(images, _numbers(folder / _LABELS), str(meta["sha256"]), int(meta["total"]), skipped)
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def _rows(self, of: str, sha256: str, rows: np.ndarray) -> PictureRows | None:
+        """Return rows of another entry, None where it is not the one that they were chosen from."""
+        whole = self.entry(of)
+        if whole is None or whole.sha256 != sha256 or not isinstance(whole.images, np.ndarray):
+            return None
+        fits = not len(rows) or (rows.min() >= 0 and rows.max() < len(whole.images))
+        return PictureRows(whole.images, rows) if fits else None
+
+    def select(self, key: str, of: str, rows: np.ndarray, labels: np.ndarray) -> None:
+        """Make an entry of some rows of a decoded split, int64 (n,), without a copy of them; lock before.
+
+        Raises:
+            BenchmarkError: the split is not there, or not whole.
+            OSError: it cannot be written.
+        """
+        whole = self.made(of)
+        digest = hashlib.sha256()
+        for first in range(0, len(rows), _READ_AT_ONCE):
+            digest.update(whole.images[rows[first : first + _READ_AT_ONCE]].tobytes())
+        data = {_ROWS: rows.astype("<i8").tobytes(), _LABELS: labels.astype("<i8").tobytes()}
+        digest.update(data[_LABELS])
+        found = {"count": len(rows), "size": whole.images.shape[1], "skipped": (), "sha256": digest.hexdigest()}
+        meta = {**self._identity, "key": key, "total": len(rows), "of": of, "of_sha256": whole.sha256, **found}
+        with self._building(key) as partial:
+            partial.mkdir()
+            _write_all(partial, {**data, _META: json.dumps(meta, indent=1).encode()})
 
     def made(self, key: str) -> Entry:
         """Return an entry that was just written.
@@ -206,6 +237,19 @@ class Store:
 def cache_folder() -> Path:
     """Return ``$MASTERKEY_CACHE``, or ``~/.cache/masterkey/bench``."""
     return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/masterkey/bench").expanduser()
+
+
+def _numbers(path: Path) -> np.ndarray:
+    return np.fromfile(path, dtype="<i8").astype(np.int64, copy=False)
+
+
+def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write new files; they, and their names, are on disk when this returns."""
+    for name, data in files.items():
+        with (folder / name).open("xb") as file:
+            file.write(data)
+            _to_disk(file)
+    _folder_to_disk(folder)
 
 
 def _to_disk(file: BufferedWriter) -> None:
