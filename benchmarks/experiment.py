@@ -10,7 +10,7 @@ from typing import Any
 
 from masterkey.names import expanded
 
-from .config import BenchmarkError, DataConfig, RunConfig, problem_of_seed, run_config
+from .config import ArmConfig, BenchmarkError, DataConfig, RunConfig, problem_of_seed, run_config
 from .data_name import place_of_data, same_data
 from .experiment_file import (
     SIZES,
@@ -22,7 +22,7 @@ from .experiment_file import (
     sizes_of_file,
 )
 from .store import ResultStore
-from .typed import near
+from .typed import check_fields, near
 
 __all__ = ["SIZES", "Experiment", "Planned", "experiment_names", "experiment_sizes", "load_experiment"]
 
@@ -275,7 +275,7 @@ class Experiment:
             for key in ("bank", "teacher")
             if str(arm.get(key, "")).startswith(("scratch:", "selffer"))
         }
-        own = {key: value for key, value in arm.items() if key not in ("models", "targets", "train")}
+        own = _own_fields(arm)
         network = self.raw.get("networks", {}).get(model, {})
         if "initial" in network:
             own.setdefault("initial", network["initial"])
@@ -369,7 +369,9 @@ def load_experiment(name: str, size: str) -> Experiment:
 
 
 def _check_names(experiment: Experiment) -> None:
-    """Refuse, before anything is trained, what could not be reported."""
+    """Refuse, before anything is trained, what could not be reported; arms that are left out later are reported too."""
+    for arm in experiment.arms:
+        check_fields(ArmConfig, _own_fields(arm), f"experiment {experiment.name}: arm {arm['name']!r:.80}")
     places = [(model, target, str(arm["name"])) for model, target, arm in experiment.cells()]
     twice = [name for place in places if places.count(place) > 1 for name in place[2:]]
     if twice:
@@ -379,6 +381,11 @@ def _check_names(experiment: Experiment) -> None:
         if control not in arms:
             hint = near(control, sorted(arms))
             raise BenchmarkError(f"experiment {experiment.name}: controls name {control!r:.80}, no arm of it; {hint}")
+
+
+def _own_fields(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an arm says of what is done to the network, without where it is tried and how it is trained."""
+    return {key: value for key, value in arm.items() if key not in ("models", "targets", "train")}
 
 
 def _spread(arm: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -207,6 +207,8 @@ def _check_arm(where: str, arm_name: str, arm: Any, named: Mapping[str, Sequence
     for key in ("inject", "train", "vary"):
         _check_table(f"{where}: {key}", arm.get(key, {}))
     for path, values in arm.get("vary", {}).items():
+        if path.partition(".")[0] in ("name", *_NAMED):
+            raise BenchmarkError(f"{where} varies {path!r:.80}, which is no part of what an arm does")
         if not isinstance(values, list) or not values:
             raise BenchmarkError(f"{where}: vary {path!r:.80} is {values!r:.80}, which is no list of values")
         if any(value == other for value, other in itertools.combinations(values, 2)):

@@ -71,6 +71,8 @@ WRONG = {
     ('name = "scratch"', 'name = "scratch"\nteacher = "scratch:mine"'): "'weight-selection' and a teacher go together",
     ('name = "scratch"', 'name = "scratch"\ninitial = "weight-selection"'): "and a teacher go together",
     ('name = "scratch"', 'name = "scratch"\nvary = { "train.weight_decay" = [1, 1.0] }'): "has a value twice: 1, 1.0",
+    ('name = "scratch"', 'name = "scratch"\nvary = { models = ["a", "b"] }'): "varies 'models', which is no part of",
+    ('name = "scratch"', 'name = "scratch"\nvary = { "" = [1] }'): "arm 'scratch/1' has no ''; there are name, bank",
     ("seeds = [0]", 'seeds = [0]\nby_size = ["a", ["b", 3]]'): "by_size has 3, which is no text",
     ("seeds = [0]", 'seeds = [0]\nby_size = ["a", ["b", "a"]]'): "by_size has a value twice: a, b, a",
     ("epochs = 1", "clip_grad = inf"): "clip_grad is inf, which is no text, number or truth value",
@@ -153,6 +155,14 @@ def test_a_file_that_means_nothing_is_refused_before_the_first_run(tmp_path, mon
         check_folders(experiment)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("field", ["steps = [1]", 'inject = { freeze = false }\nbias = "no"'])
+def test_an_arm_that_is_left_out_must_make_sense_too(tmp_path, field):
+    """A report names it, as a control that is missing."""
+    (tmp_path / "file.toml").write_text(f'{FILE}[[arms]]\nname = "odd"\nbank = "random"\n{field}\n')
+    with pytest.raises(BenchmarkError, match=r"experiment file: arm 'odd': (steps is \[1\]|bias is 'no'), which is no"):
+        load_experiment(str(tmp_path / "file.toml"), "smoke")
 
 
 def test_the_file_itself_is_one(tmp_path):
