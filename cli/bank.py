@@ -9,7 +9,7 @@ from masterkey.catalog import Recipe, recipes
 from masterkey.errors import UnknownNameError
 from masterkey.index import index
 from masterkey.licence import is_non_commercial
-from masterkey.names import BuiltinName, at_revision, is_remote, is_there, load_bank, parse_name
+from masterkey.names import BuiltinName, UrlName, at_revision, is_remote, is_there, load_bank, parse_name
 
 from .options import LocalOption, RevisionOption, SizeOption, TokenOption, as_path, parse_size
 from .output import Json, doing, print_facts, print_json, print_table, tell
@@ -101,6 +101,8 @@ def download(
     """
     with doing(f"fetching {bank}"):
         fetched = load_bank(bank, revision, None, token)
+    if isinstance(parse_name(bank), UrlName):
+        tell("what is behind a URL is not kept; masterkey extract URL -o DIR makes a bank of it")
     _print_facts(_stored_facts(fetched), json)
 
 

@@ -63,23 +63,27 @@ def distill(
     from masterkey.distill.curve import EVERY, FEW, is_curve
     from masterkey.folder import CURVE_NAMES, require_replaceable
 
-    for name in banks:
-        if is_there(name) and is_there(str(output)) and output.resolve() == Path(name).resolve():
-            raise SaveError(f"{output} is what is distilled, and would be replaced by its keys; give another folder")
     source = _load(banks, kernel)
     from masterkey.distill import by_kernel, most_keys
 
     parts = {f"{kh}x{kw}": part for (kh, kw), part in by_kernel(source).items()}
     several = len(parts) > 1
     folders = [output / size for size in parts] if several else [output]
+    sources = {place.resolve() for name in banks if (place := _folder_of(name)) is not None}
     for folder in folders:
+        if folder.resolve() in sources:
+            raise SaveError(f"{folder} is what is distilled, and would be replaced by its keys; give another folder")
         require_replaceable(folder)
     if keys > (most := max(most_keys(len(part), method) for part in parts.values())):
         raise MasterkeyError(f"{keys} keys were asked for; of {source.name} method {method} can give {most:,} at most")
-    curves_there = [folder / CURVE_NAMES[1] for folder in folders]
-    for figures in [*curves_there, *([] if curve is None else [curve.with_suffix(".csv")])]:
-        if is_there(str(figures)) and not is_curve(figures):
-            raise SaveError(f"{figures} is no curve and would be replaced by one; give another name")
+    if curve is not None:
+        _check_place(curve, folders)
+    for picture in [*(folder / CURVE_NAMES[0] for folder in folders), *([] if curve is None else [curve])]:
+        figures = picture.with_suffix(".csv")
+        # a picture says nothing of what it is; one of ours has its figures beside it
+        foreign = [path for path in (figures, picture) if is_there(str(path)) and not is_curve(figures)]
+        if foreign:
+            raise SaveError(f"{foreign[0]} is no curve and would be replaced by one; give another name")
     if several:
         tell(f"{source.name} has filters of {', '.join(parts)}; each size goes into a folder of its own")
     if without := len(source) - sum(map(len, parts.values())):
@@ -112,6 +116,30 @@ def distill(
     if len(found) < len(parts):
         tell(f"{len(parts) - len(found)} of {len(parts)} kernel sizes were not distilled")
         raise typer.Exit(1)
+
+
+def _check_place(curve: Path, folders: Iterable[Path]) -> None:
+    """Refuse a curve that would replace what is written beside the keys, or a folder."""
+    from masterkey.folder import ASSIGNMENT_NAME, ATLAS_NAME
+
+    taken = {curve.name, curve.with_suffix(".csv").name} & {ASSIGNMENT_NAME, ATLAS_NAME}
+    if taken and curve.parent.resolve() in {folder.resolve() for folder in folders}:
+        raise SaveError(f"{taken.pop()} in {curve.parent} is the keys' own; give --curve another name")
+    if curve.is_dir():
+        raise SaveError(f"{curve} is a folder; give --curve the name of a file")
+
+
+def _folder_of(name: str) -> Path | None:
+    """Return the folder that a bank's name means: itself, that of its weights file, or that of what it is made of."""
+    from masterkey.format import WEIGHTS_NAME
+    from masterkey.names import BuiltinName, PathName, parse_name
+
+    meant = parse_name(name)
+    if isinstance(meant, BuiltinName):
+        return None if meant.of is None else _folder_of(meant.of)
+    if not isinstance(meant, PathName):
+        return None
+    return meant.path.parent if meant.path.name == WEIGHTS_NAME and meant.path.is_file() else meant.path
 
 
 def _load(names: list[str], kernel: str | None) -> "Bank":

@@ -63,6 +63,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):  # huggingface_hub reads them when it is imported
+        if not os.environ.get(name, "1").isdecimal():
+            _say(f"{name} is {os.environ[name]!r:.60}; it must be whole seconds")
+            return 1
     # a terminal that cannot show a sign shows another one
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -99,7 +103,9 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
 
 
 def _say(sentence: object) -> None:
-    print("masterkey:", " ".join(str(sentence).split()), file=sys.stderr)  # noqa: T201
+    line = " ".join(str(sentence).split())
+    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in line)
+    print("masterkey:", shown, file=sys.stderr)  # noqa: T201
 
 
 def _abandon_output() -> None:

@@ -131,8 +131,10 @@ def init(
     """
     options = inject_options(policy, layers, kernel, scale, seed)
     more = parse_model_kwargs(model_kwargs or [])
-    if taken := more.keys() & {"num_classes", "in_chans", "pretrained", "checkpoint_path"}:
+    if taken := more.keys() & {"num_classes", "in_chans", "pretrained", "checkpoint_path", "bank", "seed", "output"}:
         raise typer.BadParameter(f"{sorted(taken)[0]} has an option of its own", param_hint="--model-kwargs")
+    if foreign := more.keys() & {"name", "inject_kwargs"}:
+        raise typer.BadParameter(f"{sorted(foreign)[0]} is nothing that the network takes", param_hint="--model-kwargs")
     _refuse_bank_name(model)
     with doing(f"building {model}"):
         from masterkey.initial import write_initial
@@ -153,10 +155,15 @@ def init(
         except MasterkeyError:
             raise
         except Exception as error:  # a network fails in its own way on what it was not made for
-            if not more:
+            sizes = {"--num-classes": num_classes, "--in-chans": in_chans}
+            given = [f"{option} {value}" for option, value in sizes.items() if value is not None]
+            given += model_kwargs or []
+            if not given:
                 raise
-            said = f"timm's {model} cannot be built with {' '.join(model_kwargs or [])}: {error}"
-            raise typer.BadParameter(said, param_hint="--model-kwargs") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            hint = "--model-kwargs" if more else given[0].split()[0]
+            said = f"timm's {model} cannot be built with {' '.join(given)}: {reason}"
+            raise typer.BadParameter(said, param_hint=hint) from error
     masked = "" if options["layers"] is None else f", layers={options['layers']!r}"
     kind = "" if report.kind == "depthwise" else f", {report.kind!r}"
     tell(

@@ -62,7 +62,7 @@ def parse_model_kwargs(texts: list[str]) -> dict[str, Any]:
     """Read timm's keyword arguments: ``ls_init_value=1.0``, ``depths=[2,2,2,2]``; what is no JSON is text.
 
     Raises:
-        typer.BadParameter: no ``=``, or a name that is none in Python.
+        typer.BadParameter: no ``=``, a name that is none in Python, or a number that is not finite.
     """
     found = {}
     for text in texts:
@@ -73,6 +73,10 @@ def parse_model_kwargs(texts: list[str]) -> dict[str, Any]:
             found[name] = json.loads(value)
         except ValueError:
             found[name] = value
+        try:
+            json.dumps(found[name], allow_nan=False)
+        except ValueError as error:
+            raise typer.BadParameter(f"{text!r:.100} has no finite number", param_hint="--model-kwargs") from error
     return found
 
 

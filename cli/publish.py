@@ -177,6 +177,10 @@ def publish(
         raise typer.BadParameter("say where to, with --to NAMESPACE, or --dry-run", param_hint="--to")
     from masterkey.hub.publication import plan_publication, publish_recipe
 
+    if to is not None:
+        from masterkey.hub.publish import check_repo_id
+
+        check_repo_id(f"{to}/{published_recipes()[0].name}")
     if not dry:
         failed, sent = 0, []
         try:

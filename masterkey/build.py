@@ -43,6 +43,10 @@ def build_bank(
     """
     known = index().get(recipe.name) if recipes().get(recipe.name) == recipe else None
     if recipe.rule == "trained" and source is None:
+        if recipes().get(recipe.name) != recipe:
+            raise RecipeError(
+                f"{recipe.name} is a recipe of your own for trained filters; say where they are: --source"
+            )
         return shipped_bank(recipe)
     if recipe.rule == "computed":
         if source is not None:
@@ -160,9 +164,10 @@ def _source(recipe: Recipe, source: str | Path | None, revision: str | None, opt
     if source is not None:
         return from_checkpoint(source)
     if recipe.source is None:
+        what = recipe.name if recipes().get(recipe.name) == recipe else "RECIPE.toml"
         raise RecipeError(
             f"{recipe.name} is made of {recipe.source_text}, which has to be downloaded by hand; then build it with: "
-            f"masterkey build {recipe.name} --source FILE -o DIR"
+            f"masterkey build {what} --source FILE -o DIR"
         )
     from .names import load_bank
 

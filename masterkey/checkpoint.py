@@ -66,7 +66,13 @@ def read_checkpoint(path: Path, wanted: Wanted) -> Checkpoint:
 
 
 def select_tensors(state: Mapping[str, Any], wanted: Wanted) -> Checkpoint:
-    """Take the wanted tensors out of a state dict, names without the prefixes that wrappers add."""
+    """Take the wanted tensors out of a state dict, names without the prefixes that wrappers add.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"a state dict is a mapping of names to tensors, not a {type(state).__name__}")
     tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
     prefix = common_prefix(tensors)
     own = {name.removeprefix(prefix): value for name, value in tensors.items()}

@@ -68,7 +68,8 @@ def build_timm(name: str, **timm_kwargs: Any) -> nn.Module:
 
     Raises:
         UnknownNameError: timm has no such model, or no such pretrained weights.
-        CheckpointError: pretrained weights could not be fetched or a checkpoint could not be loaded.
+        CheckpointError: pretrained weights could not be fetched or a checkpoint could not be loaded, or what
+            ``local-dir:`` or ``hf-hub:`` names describes no network.
     """
     require_timm_name(name)
     import timm
@@ -78,12 +79,15 @@ def build_timm(name: str, **timm_kwargs: Any) -> nn.Module:
         raise CheckpointError(f"{checkpoint} could not be loaded into {name}: no such file")
     try:
         model: nn.Module = timm.create_model(name, **timm_kwargs)
-    except RuntimeError as error:
-        if not re.search("pretrained|Unknown model", str(error)):
-            raise
-        raise UnknownNameError(f"timm has no such weights or network: {_reason(error)}") from error
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the weights of {name} could not be loaded: {_reason(error)}") from error
+    except Exception as error:
+        if isinstance(error, RuntimeError) and re.search("pretrained|Unknown model", str(error)):
+            raise UnknownNameError(f"timm has no such weights or network: {_reason(error)}") from error
+        asked = [key for key, value in timm_kwargs.items() if value is not None and key != "pretrained"]
+        if ":" in name and not asked:  # a description from a folder or the Hub may be wrong in any way
+            raise CheckpointError(f"{name} could not be built: {_reason(error)}") from error
+        raise
     if checkpoint:
         try:
             timm.models.load_checkpoint(model, checkpoint, weights_only=True)

@@ -202,6 +202,9 @@ def from_filters(
         problem = "two layers have the same name" if layers else "no filters were given"
         raise CheckpointError(f"{name}: {problem}")
     check_finite(layers, name)
+    for key, each in layers.items():
+        if kind in ("pointwise", "dense") and (each.shape[2:] == (1, 1)) != (kind == "pointwise"):
+            raise BankFormatError(f"{name}: {key} of shape {list(each.shape)} holds no {kind} filters")
     described = tuple(Layer(key, (each.shape[2], each.shape[3]), len(each)) for key, each in layers.items())
     source = Source(kind="filters", id=name)
     about = Metadata(name, kind, source, described, "forward", base_model, names_of(datasets), licence)

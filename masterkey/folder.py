@@ -39,7 +39,8 @@ def bank_files(bank: "Bank", *, where: str = FOLDER, recipe: "Recipe | None" = N
 def write_folder(directory: str | Path, files: Mapping[str, bytes]) -> Path:
     """Write a bank's files in the mapping's order, and remove those that only another bank, here before, had.
 
-    Its licence, assignment or curve would else stand beside this one's filters. Returns the folder.
+    Its licence, assignment or curve would else stand beside this one's filters. Where the very same bank is there, its
+    card and licence stay as they are: a person may have edited them. Returns the folder.
 
     Raises:
         SaveError: the folder cannot be written, or holds files of these names that are no bank's; what it held before
@@ -50,8 +51,10 @@ def write_folder(directory: str | Path, files: Mapping[str, bytes]) -> Path:
     except UnknownNameError as error:
         raise SaveError(f"cannot write {str(directory)!r:.300}: {error}; nothing was changed") from error
     require_replaceable(folder)
-    is_other = _weights_in(folder) not in (None, files[WEIGHTS_NAME])
-    write_all_atomically({folder / name: data for name, data in files.items()})
+    before = _weights_in(folder)
+    is_other = before not in (None, files[WEIGHTS_NAME])
+    kept = {name for name in (CARD_NAME, LICENCE_NAME) if before == files[WEIGHTS_NAME] and (folder / name).is_file()}
+    write_all_atomically({folder / name: data for name, data in files.items() if name not in kept})
     from .distill.curve import is_curve
 
     curves = CURVE_NAMES if is_curve(folder / CURVE_NAMES[1]) else ()  # else they are somebody's own
@@ -70,7 +73,7 @@ def require_replaceable(folder: Path) -> None:
     names = (WEIGHTS_NAME, CARD_NAME, LICENCE_NAME, CONFIG_NAME, ATLAS_NAME, ASSIGNMENT_NAME)
     there = [name for name in names if is_there(str(folder / name)) and (folder / name).is_file()]
     card = folder / CARD_NAME
-    has_card = CARD_NAME in there and CARD_SIGN in card.read_bytes()
+    has_card = CARD_NAME in there and CARD_SIGN in _read(card)
     # a bank may be its weights alone, in a folder whose other files are a project's: these go by the card
     foreign = [name for name in there if not (_is_bank(folder / name, has_card) if name == WEIGHTS_NAME else has_card)]
     if foreign:
@@ -78,6 +81,13 @@ def require_replaceable(folder: Path) -> None:
             f"cannot write a bank into {str(folder)!r:.300}: its {' and '.join(foreign)} would be replaced, and "
             f"{'belongs' if len(foreign) == 1 else 'belong'} to no bank; give a folder of its own; nothing was changed"
         )
+
+
+def _read(card: Path) -> bytes:
+    try:
+        return card.read_bytes()
+    except OSError as error:
+        raise SaveError(f"cannot read {str(card)!r:.300}: {error.strerror or error}; nothing was changed") from error
 
 
 def _is_bank(weights: Path, has_card: bool) -> bool:

@@ -21,6 +21,7 @@ from .mask import LayerMask, as_mask, require_meant
 from .plan import Target, make_plan
 from .report import Report, ReportRow
 from .rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE, KernelRule, Policy, ScaleRule
+from .whole import as_seed
 from .wrapped import unwrapped
 
 _LEAST_BYTES = 2  # of a weight: narrower floats are a format to keep numbers in, and cannot be computed with
@@ -92,6 +93,7 @@ def inject(
     model, _ = unwrapped(model)  # so that names, in masks and in the report, are the network's own
     if not isinstance(freeze, bool):
         raise PlanError(f"freeze is True or False, not {freeze!r:.80}")
+    seed = as_seed(seed)
     if not isinstance(bank, Bank):
         bank = Bank.from_pretrained(bank)
     found = require_layers(model, bank.kind)
@@ -112,7 +114,7 @@ def inject(
     for layer, given in planned:
         row = ReportRow(layer.name, layer.kernel, layer.shape[0])
         if given is None:
-            rows.append(row.left_alone(f"not among layers={layers!r}"))
+            rows.append(row.left_alone(f"not among layers={as_mask(layers)!r}"))
         else:
             filled[_apply(layer, given.filters, freeze)] = layer.name
             rows.append(row.filled(given))
@@ -278,7 +280,9 @@ def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> str:
     """Put filters into a layer and return the layer's mark."""
     module = layer.module
     weight = _weight(module)
-    filters = filters.reshape(weight.shape)
+    filters = filters.reshape(weight.shape).to(
+        weight.dtype
+    )  # as the layer holds them: widened later, they are the same
     before = module.__dict__.get(_RECORD)
     if before is None:
         record = _Record(weight.detach().clone(), weight.requires_grad, filters, token_hex(8))

@@ -11,6 +11,7 @@ import torch
 from analysis_page import Page, rows_of
 from samples import make_bank
 
+from masterkey import Bank
 from masterkey.analysis.page import Column, Picture, Section, Table, csv_bytes, page_bytes
 from masterkey.cli.main import run
 
@@ -146,6 +147,17 @@ def test_a_computed_bank_and_a_single_filter(tmp_path):
     one.save_pretrained(tmp_path / "single")
     assert run(["analyze", str(tmp_path / "single"), "-o", str(tmp_path / "out")]) == 0
     assert rows_of(tmp_path / "out" / "quality.csv")[1][-1] == "not assessable"
+
+
+def test_filters_that_do_not_vary_and_keys_beyond_32(tmp_path):
+    same = torch.randn(1, 3, 3, generator=torch.Generator().manual_seed(0)).expand(40, 3, 3).contiguous()
+    drawn = torch.randn(60, 3, 3, generator=torch.Generator().manual_seed(1))
+    for name, filters in {"same": same, "drawn": drawn}.items():
+        Bank.from_filters(filters, name=name).save_pretrained(tmp_path / name)
+    assert run(["analyze", str(tmp_path / "same"), "-o", str(tmp_path / "one")]) == 0
+    page = (tmp_path / "one" / "report.html").read_text(encoding="utf-8")
+    assert "the scaled filters do not vary" in page and "10 of 9" not in page
+    assert run(["analyze", str(tmp_path / "drawn"), "-o", str(tmp_path / "two"), "--keys", "40", "--no-families"]) == 0
 
 
 # -- the page's own pieces ---------------------------------------------------------------------------------------

@@ -39,6 +39,19 @@ def test_a_projects_files_beside_the_weights_of_a_bank_are_not_replaced(bank, tm
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_card_and_a_licence_that_were_edited_stay_with_their_bank(bank, tmp_path):
+    bank.save_pretrained(tmp_path)
+    for name in ("README.md", "LICENSE"):
+        with (tmp_path / name).open("a") as file:
+            file.write("\nmy paragraph\n")
+    (tmp_path / "atlas.png").unlink()
+    bank.save_pretrained(tmp_path)
+    assert all((tmp_path / name).read_text().endswith("my paragraph\n") for name in ("README.md", "LICENSE"))
+    assert (tmp_path / "atlas.png").exists()
+    bank.select(layers=1).save_pretrained(tmp_path)  # another bank has its own
+    assert "my paragraph" not in (tmp_path / "README.md").read_text() and not (tmp_path / "LICENSE").exists()
+
+
 def test_a_bank_is_replaced_even_if_it_is_damaged(bank, tmp_path):
     bank.save_pretrained(tmp_path)
     other = bank.select(layers=1)

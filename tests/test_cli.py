@@ -223,6 +223,12 @@ def test_refusals_are_one_sentence_and_exit_1(cli, tmp_path, monkeypatch, argume
         ["init", "test_convnext", "--bank", "random"],
         ["init", "test_convnext", "--model-kwargs", "ls_init_value", "-o", "m.safetensors"],
         ["init", "test_convnext", "--model-kwargs", "num_classes=3", "-o", "m.safetensors"],
+        ["init", "test_convnext", "--model-kwargs", "seed=3", "-o", "m.safetensors"],
+        ["init", "test_convnext", "--model-kwargs", "name=x", "-o", "m.safetensors"],
+        ["init", "test_convnext", "--model-kwargs", "ls_init_value=NaN", "-o", "m.safetensors"],
+        ["init", "test_convnext", "--model-kwargs", "depths=[1e999]", "-o", "m.safetensors"],
+        ["init", "test_convnext", "--num-classes", "99999999999999", "-o", "m.safetensors"],
+        ["init", "test_convnext", "--in-chans", "99999999999999", "-o", "m.safetensors"],
         ["init", "test_convnext", "--model-kwargs", "no_such=3", "-o", "m.safetensors"],
         ["init", "test_convnext", "--model-kwargs", "depths=[2]", "-o", "m.safetensors"],
         ["init", "test_convnext", "--model-kwargs", "dims=[-1,2,3,4]", "-o", "m.safetensors"],
@@ -252,6 +258,21 @@ def test_policy_layerwise_of_other_shapes_is_refused(cli, bank_dir):
     code, _, err = cli("inspect", "test_convnext", "--bank", bank_dir, "--policy", "layerwise")
     assert code == 1
     assert "policy 'stack' fits other shapes" in err
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"])
+@pytest.mark.parametrize("value", ["2.5", "10s", ""])
+def test_seconds_that_the_hubs_client_cannot_read_are_one_sentence(cli, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    code, out, err = cli("list")
+    assert (code, out) == (1, "") and err == f"masterkey: {name} is '{value}'; it must be whole seconds\n"
+    monkeypatch.setenv(name, "10")
+    assert cli("list")[0] == 0
+
+
+def test_what_a_path_holds_cannot_move_the_cursor(cli):
+    code, _, err = cli("verify", "./esc\x1b[31mred\nline.safetensors")
+    assert code == 1 and "\x1b" not in err and err.count("\n") == 1
 
 
 def test_a_reader_that_goes_away_is_no_traceback(bank_dir):

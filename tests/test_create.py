@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import masterkey
 from masterkey import create_model, eject, verify
+from masterkey.create import build_timm
 from masterkey.errors import CheckpointError, PlanError, UnknownNameError
 from masterkey.frozen import is_frozen
 
@@ -145,6 +146,16 @@ def test_names_of_folders_that_timm_cannot_make_out(tmp_path):
     assert verify(create_model(f"local-dir:{tmp_path}")) == []
     with pytest.raises(IndexError):  # an argument that the network does not take is the caller's, under any name
         create_model(f"local-dir:{tmp_path}", features_only=True, out_indices=(9,))
+
+
+@pytest.mark.parametrize(
+    "config", ["{", "[]", '{"architecture": "test_convnext", "num_classes": "x", "pretrained_cfg": {}}', None]
+)
+def test_a_description_that_is_none_is_one_sentence(tmp_path, config):
+    (tmp_path / "config.json").write_text(config or '{"architecture": "test_convnext", "pretrained_cfg": {}}')
+    with pytest.raises(CheckpointError, match=r"^local-dir:.* could not be built: .+") as caught:
+        build_timm(f"local-dir:{tmp_path}", pretrained=config is None, num_classes=None)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [{"foo": 1}, {"bank": "random"}, "stack", ["stack"], {"model": None}])

@@ -193,6 +193,8 @@ def test_near_duplicates_over_blocks_are_those_of_a_plain_loop():
 def test_kmeans_never_gets_worse_with_more_keys_and_beats_medoids():
     prepared = prepare(BANK, "kmeans", duplicates=1)
     curve = prepared.curve(range(1, 9))
+    with pytest.raises(MasterkeyError, match="the number of keys"):
+        prepared.curve([0, 1])
     shares = [share for _, share in curve]
     assert shares == sorted(shares)
     assert [keys for keys, _ in curve] == list(range(1, 9))

@@ -129,6 +129,48 @@ def test_what_is_distilled_is_not_replaced(mixed, capsys):
     assert {path.name: path.read_bytes() for path in mixed.iterdir()} == before
 
 
+def test_keys_do_not_replace_those_that_they_are_distilled_from(mixed, tmp_path, capsys):
+    """Each kernel size has a folder of its own, and a bank may be named in more than one way."""
+    keys = tmp_path / "keys"
+    assert run(["distill", str(mixed), "-o", str(keys), *KMEANS]) == 0
+    before = {path: path.read_bytes() for path in keys.rglob("*") if path.is_file()}
+    three, five = str(keys / "3x3"), str(keys / "5x5")
+    weights = str(keys / "3x3" / "model.safetensors")
+    for sources, output in (
+        ([three, five], keys),
+        ([weights], keys / "3x3"),
+        ([f"shuffled-pixels:{three}"], keys / "3x3"),
+        ([f"shuffled-pixels:{weights}"], keys / "3x3"),
+    ):
+        kernel = ["--kernel", "3"] if len(sources) == 1 else []  # shuffled pixels come at 7x7, too
+        assert run(["distill", *sources, "-o", str(output), "--keys", "2", "--method", "kmeans", *kernel]) == 1
+        assert "3x3 is what is distilled, and would be replaced by its keys" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in keys.rglob("*") if path.is_file()} == before
+
+
+def test_a_picture_of_something_else_is_not_replaced_by_a_curve(mixed, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    for picture in (tmp_path / "run" / "curve.png", tmp_path / "mine.png"):
+        picture.write_text("mine")
+    command = ["distill", str(mixed), *KMEANS, "--kernel", "3"]
+    assert run([*command, "-o", str(tmp_path / "run")]) == 1
+    assert "curve.png is no curve and would be replaced" in capsys.readouterr().err
+    assert run([*command, "-o", str(tmp_path / "keys"), "--curve", str(tmp_path / "mine.png")]) == 1
+    assert "mine.png is no curve and would be replaced" in capsys.readouterr().err
+    assert not (tmp_path / "keys").exists() and len(list((tmp_path / "run").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["assignment.png", "atlas.png"])
+def test_a_curve_does_not_replace_what_is_written_beside_the_keys(mixed, tmp_path, capsys, name):
+    command = ["distill", str(mixed), *KMEANS, "--kernel", "3", "-o", str(tmp_path / "keys")]
+    assert run([*command, "--curve", str(tmp_path / "keys" / name)]) == 1
+    assert "is the keys' own; give --curve another name" in capsys.readouterr().err
+    assert not (tmp_path / "keys").exists()
+    (tmp_path / "folder.png").mkdir()
+    assert run([*command, "--curve", str(tmp_path / "folder.png")]) == 1
+    assert "folder.png is a folder" in capsys.readouterr().err and not (tmp_path / "keys").exists()
+
+
 def test_what_cannot_end_well_is_refused_before_anything_is_sought(mixed, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("masterkey.distill.prepare", lambda *_, **__: pytest.fail("the keys were sought"))
     assert run(["distill", str(mixed), "-o", str(tmp_path / "keys"), "--keys", "51"]) == 1

@@ -222,6 +222,10 @@ def test_few_normal_filters_are_a_sun_too():
 # -- pictures ---------------------------------------------------------------------------------------------------
 
 
+def test_a_layer_may_have_no_filter_in_a_sample(structure):
+    assert structure.coefficients(torch.zeros(0, 3, 3)).shape == (0, len(structure.components))
+
+
 def test_samples_are_the_coefficients_of_filters_spread_over_all_layers(three, structure):
     read, groups = survey_all(three), groups_of(structure)
     everything = sample_coefficients(structure, read, groups)

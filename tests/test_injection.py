@@ -278,6 +278,17 @@ class TestNetworks:
         eject(model)
         assert_same(snapshot(model), before)
 
+    def test_widening_changes_no_filter(self):
+        model = build().half()
+        inject(model, "scale-space-8")
+        assert verify(model.float()) == verify(model.double()) == []
+        assert len(verify(model.bfloat16().float())) == 9
+
+    def test_the_report_is_ready_for_json_whatever_the_seed_is_of(self):
+        report = inject(build(), "scale-space-8", seed=np.int64(3), layers=np.int64(1))
+        plain = json.loads(json.dumps(report.to_dict()))
+        assert (plain["seed"], plain["layers"]) == (3, 1) and "np.int64" not in str(plain)
+
     def test_the_file_loads_into_plain_timm(self, tmp_path):
         model = create_model(CONVNEXT, "scale-space-8")
         save_file(model.state_dict(), tmp_path / "model.safetensors")

@@ -20,6 +20,17 @@ def test_one_layer_in_any_form(filters):
     assert (bank.name, bank.metadata.licence, bank.metadata.datasets) == ("mine", "MIT", ("pets",))
 
 
+@pytest.mark.parametrize(("kind", "side"), [("pointwise", 7), ("dense", 1)])
+def test_filters_of_another_kind_are_refused(kind, side):
+    with pytest.raises(BankFormatError, match=f"mine: filters of shape .* holds no {kind} filters"):
+        Bank.from_filters(torch.ones(4, 3, side, side), kind, name="mine")
+
+
+def test_a_network_is_no_state_dict():
+    with pytest.raises(CheckpointError, match="a mapping of names to tensors, not a Identity"):
+        Bank.from_state_dict(torch.nn.Identity(), name="mine")
+
+
 def test_layers_stay_in_their_order_and_are_copies():
     given = {"late": torch.ones(2, 3, 3), "early": np.ones((1, 1, 5, 5))}
     bank = Bank.from_filters(given, name="mine")

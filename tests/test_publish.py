@@ -1,6 +1,7 @@
 """Publishing, with the real client against a server that speaks the Hub's protocol."""
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -394,6 +395,21 @@ def test_all_go_up_and_what_cannot_is_told(hub, shell, tmp_path):
         facts = json.loads(done.stdout)
         assert facts["bank"] == "convnext-atto.in1k"
         assert facts["sha256"] == from_state_dict(weights, name="x").sha256
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_namespace_that_is_none_is_refused_once(dry, capsys):
+    assert run(["publish", "--all", "--to", "bad name", *dry]) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "is no name of a repository" in sentence
+
+
+@pytest.mark.parametrize("name", ["config.json", "README.md", "LICENSE"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
+    make_bank(licence="MIT").save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(b"{\xff")
+    with pytest.raises(PublishError, match=rf"^{re.escape(str(tmp_path / name))} cannot be read: "):
+        read_folder(tmp_path, "org/name", allow_degenerate=True)
 
 
 @pytest.mark.parametrize("arguments", [["publish"], ["publish", "--all"], ["push", "x"]], ids=" ".join)

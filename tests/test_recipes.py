@@ -318,6 +318,16 @@ def test_what_the_command_refuses(arguments, code, words, tmp_path, monkeypatch,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_recipe_of_ones_own_is_not_looked_for_in_the_package():
+    """Nor is it said to be built by its name, which masterkey does not know."""
+    own = replace(recipes()["convnext-atto.tiny-imagenet"], name="mine")
+    with pytest.raises(RecipeError, match="mine is a recipe of your own for trained filters; say where they are"):
+        build_bank(own)
+    by_hand = replace(recipes()["hornet-tiny.in1k"], name="mine")
+    with pytest.raises(RecipeError, match=r"masterkey build RECIPE\.toml --source FILE -o DIR"):
+        build_bank(by_hand)
+
+
 def test_a_computed_bank_is_built_as_well(tmp_path):
     bank = build_folder(recipes()["scale-space-8"], tmp_path / "s")
     assert Bank.from_pretrained(tmp_path / "s").sha256 == bank.sha256

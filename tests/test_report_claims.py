@@ -205,6 +205,24 @@ def test_runs_that_did_not_learn_let_nothing_be_claimed(store, stalled):
     assert f"Warning: runs of {stalled} on pets (1 of 3) did not learn" in section.tables["arms"].note
 
 
+def test_an_arm_that_did_not_learn_is_no_loss(store):
+    """There the recipe is what failed, and not the filters."""
+    dud = {"name": "dud", "bank": "gaussian-covariance"}
+    what = experiment([SCRATCH, RANDOM, BANK, dud], seeds=[0, 1, 2])
+    finish(
+        what,
+        store,
+        by_arm({"scratch": [10, 11, 12], "random": [9, 10.5, 12], "bank": [20, 21.5, 22], "dud": [3, 4.5, 5]}),
+    )
+    assert judge(make_section(what, store, None).results, *PLACE).losses == ("dud",)
+    for run in what.plan(store):
+        if run.arm == "dud":
+            store.run_path(run.config.id).unlink()
+            write_run(run, store, 3.0 + run.config.seed, 1.0, fall=0.01)
+    verdict = judge(make_section(what, store, None).results, *PLACE)
+    assert (verdict.losses, verdict.incomplete, verdict.gains) == ((), ("dud",), ("bank",))
+
+
 def test_rates_that_fail_are_what_a_control_tries_them_for(store):
     rates = {**SCRATCH, "vary": {"train.lr": [1e-3, 4e-3]}}
     figures = {
@@ -298,7 +316,9 @@ def test_an_arm_that_lacks_seeds_gains_nothing(store):
     verdict = judge(section.results, *PLACE)
     assert (verdict.outcome, verdict.best, verdict.gains) == ("gain", "bank", ("bank",))
     assert (verdict.undecided, verdict.incomplete) == ((), ("better",))
-    assert "lack seeds, or a control of theirs does, so not judged: better." in plain_text(sentences(verdict)[-1])
+    assert "lack seeds or did not learn, or a control of theirs, so not judged: better." in plain_text(
+        sentences(verdict)[-1]
+    )
 
 
 def test_a_gain_is_claimed_over_every_control(store):

@@ -71,7 +71,7 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
     samples = {arm: _over(results, model, target, arm) for arm in means}
     signs = {arm: {sample.sign for sample in samples[arm].values()} for arm in means}
     gains = tuple(arm for arm in means if signs[arm] == {1} and _is_comparable(results, model, target, arm))
-    losses = tuple(arm for arm in means if -1 in signs[arm] and not cells[arm].missing)
+    losses = tuple(arm for arm in means if -1 in signs[arm] and _is_comparable(results, model, target, arm))
     best = max(gains or means, key=lambda arm: means[arm], default=None)
     refusal = _refusal(results, model, target, best)
     return Verdict(
@@ -282,7 +282,7 @@ def sentences(verdict: Verdict) -> list[Sentence]:
     groups = {
         "also above all of these": verdict.gains,
         "not told apart from a control": verdict.undecided,
-        "lack seeds, or a control of theirs does, so not judged": verdict.incomplete,
+        "lack seeds or did not learn, or a control of theirs, so not judged": verdict.incomplete,
         "below a control": verdict.losses,
         "not like the controls in training, kind or what is frozen, so not judged": verdict.apart,
     }

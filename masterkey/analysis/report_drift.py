@@ -169,8 +169,9 @@ def _sentence(structure: Structure, between: Levelled | None) -> str:
     summed: Array = np.cumsum(structure.explained)
     enough = int((summed < 0.9).sum()) + 1
     count = sum(info.filters for info in structure.layers)
-    said = (
-        f"{count:,} filters in {len(structure.layers):,} layers; {enough} of {len(summed)} principal components "
-        "explain 90 % of the variance of the scaled filters."
-    )
+    said = f"{count:,} filters in {len(structure.layers):,} layers; "
+    if summed[-1] > 0:
+        said += f"{enough} of {len(summed)} principal components explain 90 % of the variance of the scaled filters."
+    else:
+        said += "the scaled filters do not vary."
     return f"{said} {largest_drift(between)}" if between and len(between.drift.labels) > 1 else said

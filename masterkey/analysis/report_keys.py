@@ -59,8 +59,9 @@ def find_keys(study: KernelStudy, count: int, known: Known) -> KernelKeys | None
     count = min(count, len(study.kept), MOST)
     results = {name: prepared.distilled(count) for name, prepared in study.methods.items()}
     few = sorted({*_FEW, count})
+    every = sorted({*_ALL, count})
     curves = {
-        name: dict(each.curve(_ALL if name == "greedy" else few, living=True)) for name, each in study.methods.items()
+        name: dict(each.curve(every if name == "greedy" else few, living=True)) for name, each in study.methods.items()
     }
     controls = {}
     for name, control in CONTROLS.items():

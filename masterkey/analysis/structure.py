@@ -46,7 +46,7 @@ class Structure:
 
     def coefficients(self, filters: Tensor) -> Array:
         """Return the coefficients (n, K) of filters (n, kh, kw) in this basis (eq. 3), after scaling them."""
-        columns = scaled_columns(filters.reshape(len(filters), -1).float()).double().numpy()
+        columns = scaled_columns(filters.flatten(1).float()).double().numpy()
         coefficients: Array = (self.components @ (columns - self.mean[:, None])).T
         return coefficients
 

@@ -53,7 +53,11 @@ class Prepared:
         """Share of variance explained by K keys, for every K of ``counts`` that there are filters for.
 
         It is that of the filters that keys are sought among, or of all ``living`` ones.
+
+        Raises:
+            MasterkeyError: a count that is none, or below 1.
         """
+        counts = [whole_number(count, "the number of keys", least=1) for count in counts]
         most = most_keys(len(self.unit), self.parameters["method"])
         unit = self.living if living else self.unit
         return [(keys, explained(unit, self.keys_of(keys))) for keys in counts if keys <= most]

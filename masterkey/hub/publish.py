@@ -100,25 +100,35 @@ def read_folder(folder: Path, repo_id: str = FOLDER, allow_degenerate: bool = Fa
 
     bank = Bank(*read(folder / WEIGHTS_NAME))
     files = bank_files(bank, where=repo_id)
-    try:
-        if (table := folder / ASSIGNMENT_NAME).exists():
+    if (table := folder / ASSIGNMENT_NAME).exists():
+        with _reading(table):
             check_assignment(bank.metadata, data := table.read_bytes(), str(table))
-            files = {ASSIGNMENT_NAME: data, **files}
-        for name in (CARD_NAME, LICENCE_NAME):
-            if (folder / name).exists():
+        files = {ASSIGNMENT_NAME: data, **files}
+    for name in (CARD_NAME, LICENCE_NAME):
+        if (folder / name).exists():
+            with _reading(folder / name):
                 text = (folder / name).read_text(encoding="utf-8")
-                files[name] = (text.replace(FOLDER, repo_id) if name == CARD_NAME else text).encode()
-        config = folder / CONFIG_NAME
-        if config.exists() and strict_json(config.read_text("utf-8")) != json.loads(files[CONFIG_NAME]):
+            files[name] = (text.replace(FOLDER, repo_id) if name == CARD_NAME else text).encode()
+    config = folder / CONFIG_NAME
+    if config.exists():
+        with _reading(config):
+            stated = strict_json(config.read_text("utf-8"))
+        if stated != json.loads(files[CONFIG_NAME]):
             raise PublishError(
                 f"{bank.name} is not published: {config} is not the metadata of {WEIGHTS_NAME} beside it; delete it to "
                 "have it written anew"
             )
-    except (OSError, ValueError) as error:
-        raise PublishError(f"{folder} cannot be read: {error}") from error
     check_terms(bank.metadata, files[CARD_NAME].decode())
     _check_quality(bank, allow_degenerate)
     return bank, files
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise PublishError(f"{path} cannot be read: {error}") from error
 
 
 def check_repo_id(repo_id: str) -> None:

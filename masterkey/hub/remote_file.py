@@ -205,7 +205,8 @@ class UrlFile:
             HubError: it cannot be fetched.
         """
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / PurePosixPath(unquote(urlsplit(self.name).path)).name
+            name = PurePosixPath(unquote(urlsplit(self.name).path)).name
+            path = Path(folder) / "".join(sign for sign in name if sign.isprintable())
             with refusals(self.name), path.open("wb") as file:
                 http_get(self.url, file, headers=self._headers)
             yield path
