@@ -70,6 +70,8 @@ def analyze(
     masterkey analyze ./banks -o report --by family --resize 7 --how crop
     """
     size = parse_size(resize, "--resize")
+    if size == (1, 1):
+        raise typer.BadParameter("filters of 1x1 have no shape to compare", param_hint="--resize")
     refused, nothing_compared = "", False
     with doing(f"analysing {', '.join(banks)}"):
         from masterkey.analysis.collection import open_collection

@@ -126,6 +126,7 @@ def test_resize_brings_all_filters_together(banks, tmp_path):
 
 
 def test_wrong_usage_and_unknown_names(capsys):
+    assert run(["analyze", "scale-space-8", "--resize", "1"]) == 2 and "have no shape" in capsys.readouterr().err
     assert run(["analyze"]) == 2
     assert run(["analyze", "scale-space-8", "--resize", "0"]) == 2
     assert "--resize" in capsys.readouterr().err
