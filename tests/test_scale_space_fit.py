@@ -153,3 +153,18 @@ def test_a_single_weight_is_refused():
 def test_an_unknown_form_is_refused():
     with pytest.raises(MasterkeyError, match=r"no scale-space form .*'diagonal'.*forward-y"):
         fit_scale_space(torch.ones(1, 7, 7), ["diagonal"])
+    with pytest.raises(MasterkeyError, match="no scale-space form was given"):
+        fit_scale_space(torch.ones(1, 7, 7), [])
+    with pytest.raises(MasterkeyError, match="gamma is nan, which is no finite number"):
+        fit_scale_space(torch.ones(1, 7, 7), gamma=float("nan"))
+
+
+def test_the_callers_default_type_changes_nothing():
+    filters = torch.randn(5, 7, 7, generator=torch.Generator().manual_seed(0))
+    expected = fit_scale_space(filters, ["sharpened"])
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = fit_scale_space(filters, ["sharpened"])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found.cosine, expected.cosine) and found.cosine.dtype == torch.float32

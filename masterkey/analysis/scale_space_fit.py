@@ -6,6 +6,7 @@ made least is 1 - cos^2, the cosine between f and m, both centred. Along an even
 last row or column is dropped, as in the closed form.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..closed_form.scale_space import Form, axis_differences
 from ..errors import MasterkeyError
+from ..host import on_host
 from ..shapes import shapes_of
 from .sources import FilterSource, as_planes
 
@@ -61,6 +63,7 @@ class ScaleSpaceFit:
         return 1 - self.cosine**2
 
 
+@on_host()
 def fit_scale_space(
     filters: FilterSource, forms: Sequence[str] = tuple(FORMS), gamma: float | None = None
 ) -> ScaleSpaceFit:
@@ -75,14 +78,19 @@ def fit_scale_space(
         gamma: of ``sharpened``; None fits it between 0 and 4.
 
     Raises:
-        MasterkeyError: filters of several kernel sizes, 1x1, or an unknown form; else as for ``sources.as_planes``.
+        MasterkeyError: filters of several kernel sizes, 1x1, an unknown form or none, or a gamma that is not finite;
+            else as for ``sources.as_planes``.
     """
     planes = as_planes(filters)
     height, width = planes.shape[1:]
     if height * width == 1:
         raise MasterkeyError("scale-space models are fitted to filters larger than 1x1: a single weight has no scale")
-    if unknown := [name for name in forms if name not in FORMS] or not forms:
-        raise MasterkeyError(f"no scale-space form {unknown!r}; known: {', '.join(FORMS)}")
+    unknown = [name for name in forms if name not in FORMS]
+    if unknown or not forms:
+        said = f"no scale-space form {unknown!r}" if unknown else "no scale-space form was given"
+        raise MasterkeyError(f"{said}; known: {', '.join(FORMS)}")
+    if gamma is not None and not math.isfinite(gamma):
+        raise MasterkeyError(f"gamma is {gamma}, which is no finite number")
     unit = shapes_of(planes).unit
     parts = [_fit_chunk(part, (height, width), tuple(forms), gamma) for part in unit.split(_CHUNK)]
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
