@@ -256,3 +256,11 @@ def test_what_is_no_reference_is_refused(tmp_path, capsys):
     assert run(["analyze", str(tmp_path / "net"), "--keys", "51"]) == 2
     with pytest.raises(MasterkeyError, match="51 keys were asked for"):
         analyse(open_collection([tmp_path / "net"]), keys=51)
+
+
+@pytest.mark.parametrize("factor", [1e-40, 1e-25, 1.0, 1e19, 2.0**120])
+def test_white_noise_has_the_norms_of_filters_of_any_scale(factor):
+    filters = torch.randn(20, 3, 3, generator=torch.Generator().manual_seed(0)) * factor
+    noise, norms = noise_like(filters), torch.linalg.vector_norm
+    assert torch.allclose(norms(noise.double(), dim=(1, 2)), norms(filters.double(), dim=(1, 2)), rtol=1e-4)
+    assert not noise_like(torch.zeros(2, 3, 3)).any()

@@ -9,9 +9,14 @@ from ..shapes import permuted_pixels
 
 
 def noise_like(filters: Tensor, seed: int = 0) -> Tensor:
-    """White noise with the L2 norm of each of the filters (n, kh, kw)."""
+    """White noise with the L2 norm of each of the filters (n, kh, kw), however small or large it is."""
     noise = torch.randn(filters.shape, generator=torch.Generator().manual_seed(seed))
-    return noise * (_norms(filters) / _norms(noise))[:, None, None]
+    # squares of tiny or huge weights leave the type; by a power of two every filter comes near 1, and back, exactly
+    exponent = torch.frexp(filters.flatten(1).abs().amax(1)).exponent
+    power = torch.ldexp(torch.ones(len(filters), dtype=torch.float64), exponent)
+    near_one = (filters.double() / power[:, None, None]).to(filters.dtype)
+    scaled = noise * (_norms(near_one) / _norms(noise))[:, None, None]
+    return (scaled.double() * power[:, None, None]).to(filters.dtype)
 
 
 def pixels_shuffled(filters: Tensor, seed: int = 0) -> Tensor:
