@@ -98,6 +98,11 @@ class Experiment:
         """Seed of the runs that choose a learning rate: the first, whatever seeds were chosen by :meth:`with_seeds`."""
         return int(self.raw.get("tuning_seed", self.seeds[0]))
 
+    @property
+    def chosen_seeds(self) -> list[int]:
+        """Seeds that were chosen by :meth:`with_seeds`, none without it."""
+        return self.seeds if "tuning_seed" in self.raw else []
+
     def seeds_left_out(self, target: str) -> list[int]:
         """Seeds of the experiment on a target that were not chosen by :meth:`with_seeds`."""
         return list(self.raw.get("seeds_left_out", {}).get(target, ()))

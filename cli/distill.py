@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from masterkey.errors import MasterkeyError, SaveError
-from masterkey.names import is_there, load_bank
+from masterkey.names import BuiltinName, PathName, is_there, load_bank, parse_name
 
 from .options import as_path, parse_size
 from .output import Json, doing, print_facts, print_json, tell
@@ -132,7 +132,6 @@ def _check_place(curve: Path, folders: Iterable[Path]) -> None:
 def _folder_of(name: str) -> Path | None:
     """Return the folder that a bank's name means: itself, that of its weights file, or that of what it is made of."""
     from masterkey.format import WEIGHTS_NAME
-    from masterkey.names import BuiltinName, PathName, parse_name
 
     meant = parse_name(name)
     if isinstance(meant, BuiltinName):

@@ -152,7 +152,7 @@ def init(
                 checkpoint_path=None if checkpoint is None else str(checkpoint),
                 **more,
             )
-        except MasterkeyError:
+        except (MasterkeyError, OSError):
             raise
         except Exception as error:  # a network fails in its own way on what it was not made for
             sizes = {"--num-classes": num_classes, "--in-chans": in_chans}

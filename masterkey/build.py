@@ -41,9 +41,9 @@ def build_bank(
         BankFormatError: a filter is NaN or infinite, or the filters are not those that the index pins.
         MasterkeyError: whatever else keeps the source from being fetched.
     """
-    known = index().get(recipe.name) if recipes().get(recipe.name) == recipe else None
+    known = index().get(recipe.name) if _is_built_in(recipe) else None
     if recipe.rule == "trained" and source is None:
-        if recipes().get(recipe.name) != recipe:
+        if not _is_built_in(recipe):
             raise RecipeError(
                 f"{recipe.name} is a recipe of your own for trained filters; say where they are: --source"
             )
@@ -160,11 +160,15 @@ def architecture_layers(model: str) -> tuple[Layer, ...]:
     return tuple(replace(layer.described(), factor=1.0) for layer in require_layers(network).layers)
 
 
+def _is_built_in(recipe: Recipe) -> bool:
+    return recipes().get(recipe.name) == recipe
+
+
 def _source(recipe: Recipe, source: str | Path | None, revision: str | None, options: dict[str, Any]) -> Bank:
     if source is not None:
         return from_checkpoint(source)
     if recipe.source is None:
-        what = recipe.name if recipes().get(recipe.name) == recipe else "RECIPE.toml"
+        what = recipe.name if _is_built_in(recipe) else "RECIPE.toml"
         raise RecipeError(
             f"{recipe.name} is made of {recipe.source_text}, which has to be downloaded by hand; then build it with: "
             f"masterkey build {what} --source FILE -o DIR"

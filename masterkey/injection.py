@@ -280,9 +280,8 @@ def _apply(layer: FoundLayer, filters: Tensor, freeze: bool) -> str:
     """Put filters into a layer and return the layer's mark."""
     module = layer.module
     weight = _weight(module)
-    filters = filters.reshape(weight.shape).to(
-        weight.dtype
-    )  # as the layer holds them: widened later, they are the same
+    # as the layer holds them: widened later, they are the same
+    filters = filters.reshape(weight.shape).to(weight.dtype)
     before = module.__dict__.get(_RECORD)
     if before is None:
         record = _Record(weight.detach().clone(), weight.requires_grad, filters, token_hex(8))

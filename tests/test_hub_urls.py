@@ -155,6 +155,11 @@ def test_a_busy_server_is_asked_four_times(hub):
     assert len(hub.log("busy.safetensors")) == 4
 
 
+def test_a_name_that_no_file_can_have_is_asked_for_all_the_same(hub):
+    with pytest.raises(HubError, match=r"a%00\.txt"):
+        Bank.from_checkpoint(hub.put("a.txt", b"").replace("a.txt", "a%00.txt"))
+
+
 def test_no_server(hub):
     with pytest.raises(HubError, match="cannot be reached"):
         Bank.from_checkpoint("http://127.0.0.1:9/a.safetensors")

@@ -273,7 +273,7 @@ def collect(experiment: Experiment, store: ResultStore) -> Results:
     if strange:
         raise BenchmarkError(f"experiment {experiment.name}: controls name {', '.join(strange)}, which is no arm of it")
     done = any(run.status == DONE for run in listed.values())
-    if not done or ("tuning_seed" in experiment.raw and not any(cell.runs for cell in cells.values())):
+    if not done or (experiment.chosen_seeds and not any(cell.runs for cell in cells.values())):
         where = [] if store.root == default_store().root else ["--results", str(store.root)]
         raise BenchmarkError(
             f"no {_asked(experiment)} is finished in {store.root}{_elsewhere(store)}; "
@@ -283,8 +283,8 @@ def collect(experiment: Experiment, store: ResultStore) -> Results:
 
 
 def _asked(experiment: Experiment) -> str:
-    seeds = experiment.seeds if "tuning_seed" in experiment.raw else []
-    with_seeds = f" with seed {', '.join(map(str, seeds))}" if seeds else ""
+    seeds = ", ".join(map(str, experiment.chosen_seeds))
+    with_seeds = f" with seed {seeds}" if seeds else ""
     return f"run of {experiment.name} at size {experiment.size}{with_seeds}"
 
 
