@@ -9,7 +9,7 @@ from masterkey.errors import MasterkeyError
 from masterkey.names import load_bank
 from masterkey.rules import KernelRule
 
-from .options import as_path, parse_size
+from .options import as_path, parse_size, refuse_given
 from .output import Json, doing, print_json, print_table, tell
 
 if TYPE_CHECKING:
@@ -20,8 +20,12 @@ BanksArgument = Annotated[
     list[str], typer.Argument(metavar="BANK...", help="Built-in names, banks' folders, or a folder of banks.")
 ]
 
+# options that say what the report shows, which is written with -o alone
+OF_THE_REPORT = ("resize", "how", "by", "epsilon", "renormalise", "families", "keys", "reference")
+
 
 def analyze(
+    context: typer.Context,
     banks: BanksArgument,
     output: Annotated[
         Path | None,
@@ -30,9 +34,10 @@ def analyze(
         ),
     ] = None,
     resize: Annotated[
-        str | None, typer.Option(metavar="K|KHxKW", help="Fit all filters to one kernel before they are compared.")
+        str | None,
+        typer.Option(metavar="K|KHxKW", help="With -o: fit all filters to one kernel before they are compared."),
     ] = None,
-    how: Annotated[KernelRule, typer.Option(help="How filters are fitted to --resize.")] = "resample",
+    how: Annotated[KernelRule, typer.Option(help="With -o: how filters are fitted to --resize.")] = "resample",
     by: Annotated[
         str | None,
         typer.Option(
@@ -41,12 +46,15 @@ def analyze(
             "dataset, layer or decile (of depth).",
         ),
     ] = None,
-    epsilon: Annotated[float, typer.Option(help="Least probability of a bin in the divergence.")] = 1e-12,
-    renormalise: Annotated[bool, typer.Option(help="Divide by the sum again once epsilon is in place.")] = True,
+    epsilon: Annotated[float, typer.Option(help="With -o: least probability of a bin in the divergence.")] = 1e-12,
+    renormalise: Annotated[
+        bool, typer.Option(help="With -o: divide by the sum again once epsilon is in place.")
+    ] = True,
     families: Annotated[bool, typer.Option(help="With -o: tell families of filters apart.")] = True,
     keys: Annotated[int, typer.Option(min=0, max=50, help="With -o: key filters to find; 0 for none.")] = 8,
     reference: Annotated[
-        str | None, typer.Option(metavar="BANK", help="Keys to compare those found with, beside scale-space-8.")
+        str | None,
+        typer.Option(metavar="BANK", help="With -o: keys to compare those found with, beside scale-space-8."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -72,12 +80,16 @@ def analyze(
     size = parse_size(resize, "--resize")
     if size == (1, 1):
         raise typer.BadParameter("filters of 1x1 have no shape to compare", param_hint="--resize")
+    tag = _grouping(by)
+    if not output:
+        refuse_given(context, OF_THE_REPORT, "says what the report shows, and without --output none is written")
+    if not resize:
+        refuse_given(context, ["how"], "says how filters are fitted to --resize, which is not given")
     refused, nothing_compared = "", False
     with doing(f"analysing {', '.join(banks)}"):
         from masterkey.analysis.collection import open_collection
         from masterkey.analysis.quality import judge, qualities
 
-        tag = _grouping(by)
         collection = open_collection(banks)
         if output:
             from masterkey.analysis.report import write_analysis
@@ -114,14 +126,14 @@ def analyze(
 
 
 def _grouping(by: str | None) -> "Grouping | None":
+    if by is None:
+        return None
     from masterkey.analysis.collection import Grouping
 
     for known in get_args(Grouping):
         if by == known:
             return known  # type: ignore[no-any-return]
-    if by is not None:
-        raise typer.BadParameter(f"{by!r:.100} is none of {', '.join(get_args(Grouping))}", param_hint="--by")
-    return None
+    raise typer.BadParameter(f"{by!r:.100} is none of {', '.join(get_args(Grouping))}", param_hint="--by")
 
 
 def _print(verdicts: dict[str, "GateVerdict"]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +43,19 @@ def as_path(text: str | Path) -> Path:
     if not str(text):
         raise typer.BadParameter("an empty path; write . for the folder you are in")
     return expanded(text)
+
+
+def refuse_given(context: typer.Context, names: Collection[str], why: str) -> None:
+    """Refuse options that would do nothing, if they were written out.
+
+    Raises:
+        typer.BadParameter: the first of them that was.
+    """
+    for parameter in context.command.params:
+        # by name: newer versions of Typer have a Click of their own
+        source = context.get_parameter_source(parameter.name) if parameter.name in names else None
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(why, param_hint=parameter.opts[0])
 
 
 def parse_size(text: str | None, option: str = "--kernel") -> tuple[int, int] | None:

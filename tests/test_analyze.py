@@ -125,13 +125,31 @@ def test_resize_brings_all_filters_together(banks, tmp_path):
     assert not list(tmp_path.glob("famil*"))
 
 
-def test_wrong_usage_and_unknown_names(capsys):
+def test_wrong_usage_and_unknown_names(tmp_path, capsys):
     assert run(["analyze", "scale-space-8", "--resize", "1"]) == 2 and "have no shape" in capsys.readouterr().err
     assert run(["analyze"]) == 2
     assert run(["analyze", "scale-space-8", "--resize", "0"]) == 2
     assert "--resize" in capsys.readouterr().err
     assert run(["analyze", "scale-space-9"]) == 1
     assert "scale-space-8" in capsys.readouterr().err
+    assert run(["analyze", "scale-space-8", "--resize", "33", "-o", str(tmp_path / "out")]) == 1
+    assert "32x32 is the largest" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--by", "bank"], "--by"),
+        (["--no-families"], "--families"),
+        (["--keys", "8"], "--keys"),
+        (["--resize", "5"], "--resize"),
+        (["--how", "crop", "-o", "out"], "--how"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["analyze", "scale-space-8", *options]) == 2
+    assert f"Invalid value for {named}: " in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_one_bank_is_compared_by_depth(banks, tmp_path):

@@ -101,3 +101,11 @@ def test_the_map_brackets_what_is_not_above_chance():
     assert [text.startswith("(") for text in texts] == [False, True, False, True, False, False, False, False, False]
     lines = plots.decile_box({"1": [0.1, 0.2], "2": [0.3]}, by_chance={"1": 0.15, "2": 0.25}).axes[0].collections
     assert [segment[:, 1].tolist() for segment in lines[0].get_segments()] == [[0.15, 0.15], [0.25, 0.25]]
+
+
+def test_filters_that_differ_by_rounding_alone_do_not_drift():
+    filters = torch.randn(1, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    sizes = torch.linspace(0.1, 3, 200).view(-1, 1, 1, 1)
+    found = drift_between(bank_of("a", filters * sizes[:120]), bank_of("b", filters * sizes[120:]))[5, 5]
+    assert found.counts[:, :, 1:].any()  # scaled, they are not the same to the bit
+    assert not found.explained.any() and not found.total.any() and not chance(found).above.any()

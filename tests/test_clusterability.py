@@ -46,6 +46,12 @@ def test_many_are_sampled_and_the_same_call_gives_the_same():
 def test_refusals():
     with pytest.raises(MasterkeyError, match="n, kh, kw"):
         clusterability(torch.randn(9, 1, 3, 3))
+    with pytest.raises(MasterkeyError, match="number of centres is a whole number from 2"):
+        clusterability(planted(0.1), centres=1)
+    with pytest.raises(MasterkeyError, match="number of draws is a whole number from 1"):
+        clusterability(planted(0.1), draws=0)
+    with pytest.raises(MasterkeyError, match=r"\|cosine\|, from 0 to 1, not nan"):
+        clusterability(planted(0.1), threshold=float("nan"))
     with pytest.raises(MasterkeyError, match="8 clusters"):
         clusterability(torch.ones(20, 3, 3))
 

@@ -122,6 +122,11 @@ def test_banks_of_different_kernels_are_refused_or_resized():
         drift_between(three, five)
     found = drift_between(three, five, resize=(5, 5))
     assert list(found) == [(5, 5)] and found[5, 5].total[0, 1] > 0
+    np.testing.assert_array_equal(drift_between(three, five, resize=5)[5, 5].total, found[5, 5].total)
+    with pytest.raises(MasterkeyError, match="a side of the kernel size"):
+        drift_between(three, five, resize=(5, 0))
+    with pytest.raises(MasterkeyError, match="32x32 is the largest"):
+        drift_between(three, five, resize=(1, 1001)) and drift_between(three, five, resize=33)
 
 
 def test_mixed_kernels_are_compared_kernel_by_kernel():

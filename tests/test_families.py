@@ -165,5 +165,7 @@ def test_real_filters_against_their_controls(data_dir):
 
 def test_constant_filters_and_small_kernels():
     assert classify(torch.full((2, 3, 3), 0.5)).label.tolist() == [NONE, NONE]
+    with pytest.raises(MasterkeyError, match=r"\|cosine\|, from 0 to 1, not 1\.5"):
+        classify(torch.randn(4, 3, 3), threshold=1.5)
     with pytest.raises(MasterkeyError, match="3x3 or larger"):
         classify(torch.ones(2, 1, 7))

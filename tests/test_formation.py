@@ -141,6 +141,10 @@ def test_halves_are_all_filters_once():
     read = [torch.cat(list(half.read(0))) for half in halves]
     assert [half.layers[0].filters for half in halves] == [len(each) for each in read] == [3, 2]
     assert torch.equal(torch.cat(read).sort(0).values, bank.layers["a.weight"].flatten(1))
+    with pytest.raises(MasterkeyError, match="there is no run to compare"):
+        reproducibility({})
+    with pytest.raises(MasterkeyError, match="there is no run of b to compare"):
+        reproducibility_by_kernel({"a": [torch.randn(4, 3, 3)], "b": []})
     with pytest.raises(MasterkeyError, match="single filter"):
         HalfFilters(as_filters(torch.randn(1, 3, 3)), "one", True)
 

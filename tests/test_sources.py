@@ -60,3 +60,18 @@ def test_what_holds_no_filters_is_refused_in_a_sentence(tmp_path):
         as_filters(tmp_path / "text.safetensors")
     with pytest.raises(BankFormatError, match=r"model\.safetensors"):
         as_filters(tmp_path)
+
+
+def test_arrays_that_are_read_backwards_or_of_another_byte_order_are_taken(bank):
+    planes = as_planes(bank).numpy()
+    for each in (planes[:, ::-1], planes.astype(">f4")[:, ::-1], planes[:, ::-1].astype(np.float64)):
+        assert torch.equal(as_planes(each), torch.from_numpy(planes).flip(1))
+
+
+@pytest.mark.parametrize("dtype", [complex, bool, object, str])
+def test_arrays_of_what_is_no_real_number_are_refused(dtype):
+    with pytest.raises(MasterkeyError, match="filters are real numbers, not an array of"):
+        as_filters(np.zeros((2, 3, 3), dtype))
+    if dtype in (complex, bool):
+        with pytest.raises(MasterkeyError, match=r"not an array of torch\."):
+            as_filters(torch.zeros(2, 3, 3).to(torch.complex64 if dtype is complex else torch.bool))

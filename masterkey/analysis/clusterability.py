@@ -16,6 +16,8 @@ from ..distill.lloyd import kmeans
 from ..errors import MasterkeyError
 from ..host import on_host
 from ..shapes import permuted_pixels, shapes_of
+from ..whole import whole_number
+from .families import check_threshold
 
 CENTRES = 8
 THRESHOLD = 0.85
@@ -62,8 +64,12 @@ def clusterability(
         draws: how many times pixels are shuffled.
 
     Raises:
-        MasterkeyError: not (n, kh, kw), or not more filters than centres.
+        MasterkeyError: not (n, kh, kw), not more filters than centres, fewer than two centres, no draw, or a threshold
+            that is no |cosine|.
     """
+    # the silhouette needs a second centre
+    centres, draws = whole_number(centres, "a number of centres", 2), whole_number(draws, "a number of draws", 1)
+    check_threshold(threshold)
     if filters.ndim != 3:
         raise MasterkeyError(f"clusterability is of filters (n, kh, kw), not {[*filters.shape]}")
     generator = torch.Generator().manual_seed(seed)

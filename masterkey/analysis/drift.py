@@ -111,7 +111,7 @@ def drift_between(
     first: FilterSource,
     second: FilterSource,
     *,
-    resize: Kernel | None = None,
+    resize: int | Kernel | None = None,
     how: KernelRule = "resample",
     epsilon: float = EPSILON,
     renormalise: bool = True,
@@ -124,13 +124,14 @@ def drift_between(
         epsilon, renormalise: as for ``drift``.
 
     Raises:
-        MasterkeyError: they have no kernel in common, and ``resize`` is not given.
+        MasterkeyError: they have no kernel in common, and ``resize`` is not given; or that is no kernel, or one of
+            more than 1,024 weights.
     """
     sources = [as_filters(first), as_filters(second)]
     labels = [source.label for source in sources]
     if labels[0] == labels[1]:
         labels = [f"{labels[0]} (first)", f"{labels[1]} (second)"]
-    if resize:
+    if resize is not None:
         sources = [ResizedFilters(source, resize, how) for source in sources]
     with workers() as pool:
         read = [Surveyed(source, sums) for source, sums in zip(sources, pool.map(survey, sources), strict=True)]

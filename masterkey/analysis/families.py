@@ -63,6 +63,16 @@ class Families:
         return torch.where(self.cosine >= threshold, _labels(self.family, self.parameters), NONE)
 
 
+def check_threshold(threshold: float) -> None:
+    """Refuse what no |cosine| can reach or miss.
+
+    Raises:
+        MasterkeyError: not from 0 to 1.
+    """
+    if not 0 <= threshold <= 1:
+        raise MasterkeyError(f"a threshold is of |cosine|, from 0 to 1, not {threshold:g}")
+
+
 @on_host()
 def classify(filters: FilterSource, threshold: float = THRESHOLD) -> Families:
     """Fit every family to the n spatial slices of filters of one kernel size: a bank, its path, an array (``sources``).
@@ -71,8 +81,10 @@ def classify(filters: FilterSource, threshold: float = THRESHOLD) -> Families:
     share.
 
     Raises:
-        MasterkeyError: filters of several kernel sizes, or a side below 3; else as for ``sources.as_planes``.
+        MasterkeyError: filters of several kernel sizes, a side below 3, or a threshold that is no |cosine|; else as for
+            ``sources.as_planes``.
     """
+    check_threshold(threshold)
     planes = as_planes(filters)
     kernel = (planes.shape[1], planes.shape[2])
     if min(kernel) < 3:

@@ -159,8 +159,8 @@ def reproducibility(runs: Mapping[str, Sequence[Filters | Bank]]) -> Reproducibi
     """Compare runs, model -> its trained filters, one entry a seed.
 
     Raises:
-        MasterkeyError: runs of one model with different layers, a layer of one filter, or filters of several kernels
-            (``reproducibility_by_kernel`` takes each by itself).
+        MasterkeyError: no run, runs of one model with different layers, a layer of one filter, or filters of several
+            kernels (``reproducibility_by_kernel`` takes each by itself).
     """
     read = _read_halves(runs)
     return _reproducibility(runs, read, _only_kernel(read))
@@ -171,7 +171,7 @@ def reproducibility_by_kernel(runs: Mapping[str, Sequence[Filters | Bank]]) -> d
     """Compare runs by each spatial kernel's filters alone; a model without that kernel is left out there.
 
     Raises:
-        MasterkeyError: runs of one model with different layers, a layer of one filter, or 1x1 filters alone.
+        MasterkeyError: no run, runs of one model with different layers, a layer of one filter, or 1x1 filters alone.
     """
     read = _read_halves(runs)
     with_kernel = {
@@ -186,6 +186,9 @@ def reproducibility_by_kernel(runs: Mapping[str, Sequence[Filters | Bank]]) -> d
 
 
 def _read_halves(runs: Mapping[str, Sequence[Filters | Bank]]) -> list[Surveyed]:
+    if not all(runs.values()) or not runs:
+        without = [model for model, several in runs.items() if not several]
+        raise MasterkeyError(f"there is no run{' of ' * bool(without)}{', '.join(without)} to compare")
     halves: list[Filters] = []
     for model, several in runs.items():
         for number, filters in enumerate(several):

@@ -11,6 +11,9 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 
+# filters are single precision: what differs by its rounding has a variance of this share of the mean square at most
+ROUNDING = float(np.finfo(np.float32).eps) ** 2
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -39,21 +42,26 @@ class Moments:
         """Return explained variance ratios (k,), largest first, and the components as rows (k, k) (eq. 1 and 2).
 
         The entry of largest size in each component is positive, so equal filters give equal components.
-        Without any variance the ratios are all zero.
+        Variance that single precision's rounding accounts for is none; without any, the ratios are all zero.
         """
         values, vectors = np.linalg.eigh(self.scatter)
         components = vectors[:, ::-1].T
         largest = np.abs(components).argmax(axis=1)
         signs = np.where(components[np.arange(len(components)), largest] < 0, -1.0, 1.0)
-        return _ratios(values[::-1]), components * signs[:, None]
+        return _ratios(self._without_rounding(values[::-1])), components * signs[:, None]
 
     def entropy(self) -> float:
         """The variance entropy H (eq. 7) of the centred vectors."""
-        return variance_entropy(np.linalg.eigvalsh(self.scatter))
+        return variance_entropy(self._without_rounding(np.linalg.eigvalsh(self.scatter)))
 
     def entropy_about_zero(self) -> float:
         """The same of the vectors as they are, about zero instead of about their mean."""
         return variance_entropy(np.linalg.eigvalsh(self.scatter + np.outer(self.mean, self.mean) * self.count))
+
+    def _without_rounding(self, variances: NDArray[np.floating[Any]]) -> Array:
+        """Variances (k,), with zero for those that rounding accounts for."""
+        squares = float(np.trace(self.scatter)) + self.count * float(self.mean @ self.mean)
+        return np.where(variances > ROUNDING * squares, variances, 0.0)
 
 
 def pooled(parts: Iterable[Moments]) -> Moments:

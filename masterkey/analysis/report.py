@@ -30,8 +30,8 @@ class Options(TypedDict, total=False):
     """What ``analyse`` can be told, with the defaults in brackets.
 
     Attributes:
-        resize: fit all filters to this kernel by the rule ``how`` before structure, drift, families and keys; quality
-            is of the filters as they are (None).
+        resize: fit all filters to this kernel (kh, kw), of at most 1,024 weights, by the rule ``how`` before structure,
+            drift, families and keys; quality is of the filters as they are (None).
         how: the rule ("resample").
         families: tell families apart, of at most 10,000 filters of a kernel, drawn by seed 0 (True).
         keys: how many keys to find among the same filters, up to 50; 0 for none (8).
@@ -61,8 +61,8 @@ def analyse(collection: Collection, **options: Unpack[Options]) -> tuple[str, li
         options: see ``Options``.
 
     Raises:
-        MasterkeyError: a plot's library is missing, more than 50 keys are asked for, ``reference`` fits nothing, or
-            ``epsilon`` is no probability.
+        MasterkeyError: a plot's library is missing, more than 50 keys are asked for, ``reference`` fits nothing,
+            ``epsilon`` is no probability, or ``resize`` is larger than can be compared.
         SaveError: there is no room for temporary files.
     """
     families, keys = options.get("families", True), options.get("keys", KEYS)

@@ -23,7 +23,8 @@ def as_filters(filters: FilterSource, label: str | None = None) -> Filters:
     An array is (n, kh, kw) or (n, c, kh, kw). A file is opened here and read when the filters are.
 
     Raises:
-        MasterkeyError: an array of another rank, an empty one, or what is no source of filters at all.
+        MasterkeyError: an array of another rank, an empty one, one that is not of real numbers, or what is no source
+            of filters at all.
         UnknownNameError: a text that is neither a path nor a bank's name.
         BankFormatError: not a sound bank; a weight is NaN or infinite.
     """
@@ -39,13 +40,27 @@ def as_filters(filters: FilterSource, label: str | None = None) -> Filters:
                 f"not {type(filters).__name__}"
             )
         return filters
-    tensor = torch.as_tensor(filters).detach().cpu().float()
+    tensor = _real(filters)
     tensor = tensor.unsqueeze(1) if tensor.dim() == 3 else tensor
     if tensor.dim() != 4 or not tensor.numel():
         raise MasterkeyError(f"filters have the shape (n, kh, kw) or (n, c, kh, kw), not {tuple(tensor.shape)}")
     layer = Layer("filters", (tensor.shape[2], tensor.shape[3]), len(tensor))
     about = Metadata(label or "filters", "all", Source("array", label or "filters"), (layer,), "forward")
     return BankFilters(Bank({"filters": tensor}, about), label)
+
+
+def _real(filters: Tensor | NDArray[Any]) -> Tensor:
+    """An array as a tensor of float32 on the CPU."""
+    if isinstance(filters, Tensor):
+        real = not filters.is_complex() and filters.dtype != torch.bool
+    else:
+        real = filters.dtype.kind in "fiu"
+    if not real:
+        raise MasterkeyError(f"filters are real numbers, not an array of {filters.dtype}")
+    if isinstance(filters, np.ndarray):
+        # a copy: torch takes no array that is read backwards, nor one in another byte order
+        filters = torch.from_numpy(filters.astype(np.float32, order="C"))
+    return filters.detach().cpu().float()
 
 
 def as_planes(filters: FilterSource) -> Tensor:

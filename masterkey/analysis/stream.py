@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bank import Bank
-from ..errors import BankFormatError
+from ..errors import BankFormatError, MasterkeyError
 from ..fit import fit_kernel
 from ..format import METADATA_KEY, WEIGHTS_NAME, check_entry, read_header
-from ..metadata import Kernel, Layer, Metadata, parse_metadata
+from ..metadata import Kernel, Layer, Metadata, as_kernel, parse_metadata
 from ..rules import KernelRule
 
+LARGEST = 1_024  # weights of a filter that others are fitted to: each layer has two tables of that number squared
 CHUNK = 150_000  # weights in a chunk: 0.6 MB, which stays in a core's own cache from step to step
 
 
@@ -152,9 +153,18 @@ class FileFilters:
 
 
 class ResizedFilters:
-    """Other filters, every one fitted to ``kernel`` while it is read (see ``masterkey.fit``)."""
+    """Other filters, every one fitted to ``kernel`` while it is read (see ``masterkey.fit``).
 
-    def __init__(self, filters: Filters, kernel: Kernel, how: KernelRule = "resample") -> None:
+    Raises:
+        MasterkeyError: ``kernel`` is no kernel, or one of more than 1,024 weights.
+    """
+
+    def __init__(self, filters: Filters, kernel: int | Kernel, how: KernelRule = "resample") -> None:
+        kernel = as_kernel(kernel)
+        if kernel[0] * kernel[1] > LARGEST:
+            raise MasterkeyError(
+                f"filters cannot be compared at {kernel[0]}x{kernel[1]}, for that takes gigabytes; 32x32 is the largest"
+            )
         self.label, self.metadata = filters.label, filters.metadata
         self.layers = tuple(replace(info, kernel=kernel) for info in filters.layers)
         self._filters, self._kernel, self._how = filters, kernel, how
@@ -163,7 +173,8 @@ class ResizedFilters:
         """Yield a layer's filters in chunks (n, kh*kw)."""
         kernel = self._filters.layers[position].kernel
         for chunk in self._filters.read(position, first=first):
-            yield fit_kernel(chunk.view(-1, 1, *kernel), self._kernel, self._how).flatten(1)
+            for part in chunk.split(_rows(self._kernel)):
+                yield fit_kernel(part.view(-1, 1, *kernel), self._kernel, self._how).flatten(1)
 
 
 def _infos(label: str, layers: Sequence[Layer], channels: Sequence[int]) -> tuple[LayerInfo, ...]:
