@@ -282,7 +282,7 @@ def _recipe_facts(recipe: Recipe) -> dict[str, Any]:
     return {
         **facts,
         "source": f"run {recipe.run}" if recipe.run else recipe.source or recipe.source_text,
-        **({} if recipe.run else {"revision": recipe.revision or known.revision or "not pinned"}),
+        **({} if recipe.run or recipe.is_url else {"revision": recipe.revision or known.revision or "not pinned"}),
         "model": recipe.model,
         "base model": recipe.base_model,
         "data sets": list(recipe.datasets),

@@ -56,7 +56,8 @@ def build_bank(
         return computed_bank(recipe.name, None, licence=recipe.licence)
     options = {name: value for name, value in download_options.items() if value is not None}
     revision = options.pop("revision", None) or recipe.revision or (known.revision if known and pinned else None)
-    bank = _as_described(_source(recipe, source, revision, options), recipe, known)
+    found = _source(recipe, source, revision, options, known if pinned else None)
+    bank = _as_described(found, recipe, known)
     for operation, arguments in recipe.steps:
         try:
             bank = getattr(bank, operation)(**arguments)
@@ -137,10 +138,13 @@ def check_built(bank: Bank, recipe: Recipe, pinned: bool = True) -> None:
 def index_entry(recipe: Recipe, bank: Bank | None = None) -> IndexEntry:
     """Describe a recipe for the index: the layers of its architecture and, of its bank, hash and source commit.
 
-    Layers of an architecture that timm has no name for stay what the index states.
+    Layers of an architecture that timm has no name for stay what the index states; if it states none, they are the
+    bank's.
     """
     known = index().get(recipe.name, IndexEntry(()))
     layers = architecture_layers(recipe.model) if recipe.model else known.layers
+    if bank is not None and not layers and not recipe.steps:
+        layers = bank.metadata.layers
     if bank is None:
         return IndexEntry(layers)
     commit = bank.metadata.source.revision or ""
@@ -164,7 +168,9 @@ def _is_built_in(recipe: Recipe) -> bool:
     return recipes().get(recipe.name) == recipe
 
 
-def _source(recipe: Recipe, source: str | Path | None, revision: str | None, options: dict[str, Any]) -> Bank:
+def _source(
+    recipe: Recipe, source: str | Path | None, revision: str | None, options: dict[str, Any], pin: IndexEntry | None
+) -> Bank:
     if source is not None:
         return from_checkpoint(source)
     if recipe.source is None:
@@ -173,8 +179,14 @@ def _source(recipe: Recipe, source: str | Path | None, revision: str | None, opt
             f"{recipe.name} is made of {recipe.source_text}, which has to be downloaded by hand; then build it with: "
             f"masterkey build {what} --source FILE -o DIR"
         )
-    from .names import load_bank
+    from .names import expanded, load_bank
 
+    if recipe.is_url and revision is None and pin and pin.sha256:
+        from .hub.access import Access
+        from .hub.extraction import bank_of_recipe
+
+        where = {"cache_dir": expanded(options["cache_dir"])} if "cache_dir" in options else {}
+        return bank_of_recipe(recipe, pin, Access(**options | where))
     return load_bank(recipe.source, revision, **options)
 
 
@@ -220,7 +232,8 @@ def _check_layers(bank: Bank, expected: Sequence[Layer], recipe: Recipe) -> None
         for each in (wanted, found)
     ]
     raise RecipeError(
-        f"{bank.metadata.source.id} is not the source of {recipe.name}: layer {name} of {recipe.model} has {shown[0]}, "
+        f"{bank.metadata.source.id} is not the source of {recipe.name}: layer {name} of "
+        f"{recipe.model or recipe.name} has {shown[0]}, "
         f"there it has {shown[1]} ({len(wanted)} layers expected, {len(found)} found)"
     )
 

@@ -65,7 +65,14 @@ class Recipe:
         """Where the bank comes from, in words."""
         if self.rule != "extracted":
             return "computed" if self.rule == "computed" else "in the package"
-        return "built from the Hub at first use" if self.source else "built from a file that you download"
+        if self.source is None:
+            return "built from a file that you download"
+        return "read from its authors' file" if self.is_url else "built from the Hub at first use"
+
+    @property
+    def is_url(self) -> bool:
+        """Whether the source is a file behind a URL, which has no revisions."""
+        return self.source is not None and self.source.startswith(("https://", "http://"))
 
     @property
     def terms(self) -> str:

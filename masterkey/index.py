@@ -93,7 +93,7 @@ def _entry(raw: Mapping[str, Any]) -> IndexEntry:
             kernel=(layer["kernel"][0], layer["kernel"][1]),
             filters=layer["filters"],
             groups=layer["groups"],
-            stride=(layer["stride"][0], layer["stride"][1]),
+            stride=None if layer["stride"] is None else (layer["stride"][0], layer["stride"][1]),
             stage=layer["stage"],
         )
         for layer in raw["layers"]

@@ -107,6 +107,7 @@ class HubServer:
             "HF_HUB_DISABLE_XET": "1",  # for writing: with hf_xet installed the client would insist on Xet
             "OMP_NUM_THREADS": "1",
             "NO_PROXY": "127.0.0.1",
+            "HTTPS_PROXY": "http://127.0.0.1:9",  # nobody is there, so that no test leaves this machine
             **more,
         }
 

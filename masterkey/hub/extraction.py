@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..bank import Bank
+from ..catalog import Recipe
 from ..create import build_timm
 from ..depthwise import FoundLayer, require_layers
 from ..errors import CheckpointError, HubError, MasterkeyError
 from ..extract import bank_of_checkpoint, bank_of_layers, tag_datasets, wanted_for
 from ..format import opened
+from ..index import IndexEntry
+from ..pins import check_pinned
 from .access import Access
 from .bank_cache import BankCache
 from .commit import Pinned, pinned
@@ -45,6 +48,33 @@ def bank_of_url(url: str, kind: str, access: Access) -> Bank:
     path = PurePosixPath(file.name)
     source = read.source("url", file.name, path.name)
     return bank_of_checkpoint(read.checkpoint, kind, source, path.stem, file.name)
+
+
+def bank_of_recipe(recipe: Recipe, known: IndexEntry, access: Access) -> Bank:
+    """Take the filters of a recipe out of the file behind its URL, or out of the cache if they were taken before.
+
+    A URL has no commits: what is kept is the bank of the hash that ``known`` states, and no other is given.
+
+    Raises:
+        HubError: it cannot be read, or is not in the cache and the network must not be used.
+        CheckpointError: it holds no depthwise filters, or is not a sound checkpoint.
+        BankFormatError: they are others than those that ``known`` states.
+    """
+    assert recipe.source is not None and known.sha256 is not None
+    cache, url, kind = BankCache(recipe.name, access), recipe.source, "depthwise"
+    file = PurePosixPath(url).name
+    if access.offline and not cache.has(known.sha256, file, kind):
+        raise HubError(
+            f"{recipe.name} was not fetched, because {access.offline}; fetch it beforehand, where there is a network, "
+            f"with: masterkey download {recipe.name}"
+        )
+
+    def make() -> Bank:
+        bank = bank_of_url(url, kind, access)
+        check_pinned(bank, known)
+        return bank
+
+    return cache.load_or_make(known.sha256, file, kind, make)
 
 
 def bank_of_hub_file(repo_id: str, path: str, revision: str | None, kind: str, access: Access) -> Bank:
