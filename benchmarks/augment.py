@@ -93,7 +93,7 @@ def resample(
     top, left, height, width = (column[:, None] for column in boxes.unbind(1))
     x = left + torch.where(flipped[:, None], 1 - centers, centers) * width
     y = top + centers * height
-    lines = torch.stack((x, y)).mul(2).sub(1).to(device=images.device, dtype=torch.float32)
+    lines = torch.stack((x, y)).mul(2).sub(1).to(device=images.device, dtype=torch.float32, non_blocking=True)
     shape = (len(images), pixels, pixels)
     grid = torch.stack((lines[0][:, None, :].expand(shape), lines[1][:, :, None].expand(shape)), -1)
     sampled = F.grid_sample(images, grid, mode=interpolation, padding_mode="border", align_corners=False)
@@ -105,7 +105,7 @@ def jitter_colors(images: Tensor, factors: Tensor) -> Tensor:
 
     As torchvision's ``adjust_*``: a mixture with black, with the picture's mean grey, with its grey version.
     """
-    factors = factors.to(device=images.device, dtype=images.dtype)
+    factors = factors.to(device=images.device, dtype=images.dtype, non_blocking=True)
     brightness, contrast, saturation = (column[:, None, None, None] for column in factors.unbind(1))
     images = (images * brightness).clamp(0, 255)
     mean = _grey(images).mean((2, 3), keepdim=True)
@@ -195,8 +195,8 @@ def _erase(images: Tensor, pictures: Tensor, probability: float, seed: int, epoc
 
 
 def _normalize(images: Tensor) -> Tensor:
-    mean = torch.tensor(IMAGENET_DEFAULT_MEAN, device=images.device)[:, None, None]
-    std = torch.tensor(IMAGENET_DEFAULT_STD, device=images.device)[:, None, None]
+    mean = torch.tensor(IMAGENET_DEFAULT_MEAN).to(images.device, non_blocking=True)[:, None, None]
+    std = torch.tensor(IMAGENET_DEFAULT_STD).to(images.device, non_blocking=True)[:, None, None]
     return (images - 255 * mean) / (255 * std)
 
 

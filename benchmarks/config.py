@@ -10,7 +10,7 @@ from masterkey.metadata import KINDS, canonical_json
 from masterkey.rules import DEFAULT_KERNEL, DEFAULT_POLICY, DEFAULT_SCALE
 
 from .errors import BenchmarkError
-from .typed import check_fields, near
+from .typed import as_typed, check_fields, near
 
 __all__ = ["ArmConfig", "BenchmarkError", "DataConfig", "RunConfig", "TrainConfig", "run_config"]
 
@@ -179,15 +179,11 @@ def run_config(raw: Mapping[str, Any]) -> RunConfig:
         rules = {"policy": DEFAULT_POLICY, "kernel": DEFAULT_KERNEL, "scale": DEFAULT_SCALE, "freeze": True}
         arm["inject"] = {**rules, **arm.get("inject", {})}
     arm["steps"] = tuple((str(op), dict(arguments)) for op, arguments in arm.get("steps", ()))
-    train = dict(parts.pop("train", {}))
-    for key in ("scale", "ratio"):
-        if key in train:
-            train[key] = tuple(train[key])
     made = {
         **parts,
-        "data": _make(DataConfig, parts.pop("data")),
+        "data": _make(DataConfig, as_typed(DataConfig, parts.pop("data"))),
         "arm": _make(ArmConfig, arm),
-        "train": _make(TrainConfig, train),
+        "train": _make(TrainConfig, as_typed(TrainConfig, parts.pop("train", {}))),
     }
     check_fields(RunConfig, made, "a run")
     return _make(RunConfig, made)

@@ -28,9 +28,15 @@ def same_data(one: str, other: str) -> bool:
     """Whether two names, as runs have them, mean the same pictures: ``pets``, and the path of its folder here."""
     if "/" not in one + other or one == other:
         return plain(one) == plain(other)
-    from .data.catalogue import resolve  # needs numpy, which listing does without
-
     try:
-        return resolve(one) == resolve(other)
+        return _place(one) == _place(other)
     except (BenchmarkError, UnknownNameError):  # a name that means nothing is refused elsewhere
         return False
+
+
+def _place(name: str) -> object:
+    """Where pictures are: a folder by its one name, or a repository and the part of it that is kept."""
+    from .data.catalogue import resolve  # needs numpy, which listing does without
+
+    place = resolve(name)
+    return place.resolve() if isinstance(place, Path) else (place.repo, place.only, place.subset)

@@ -61,7 +61,9 @@ class Group:
         if self.size == 1:
             return model
         refuse_batch_norm(model)
-        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        devices = [self.device] if self.device.type == "cuda" else None
+        # buffers are the frozen filters, which no step changes
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
     def synchronize_buffers(self, model: nn.Module) -> None:
         """Give every process the first one's buffers: running statistics of a batch norm differ between them."""

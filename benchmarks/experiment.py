@@ -135,15 +135,16 @@ class Experiment:
         These are other runs, with ids of their own.
 
         Raises:
-            BenchmarkError: an arm has batch sizes of its own to compare.
+            BenchmarkError: the arms compare batch sizes.
         """
         if batch_size is None:
             return self
-        for arm in self.raw["arms"]:
-            if "train.batch_size" in arm.get("vary", {}):
-                raise BenchmarkError(
-                    f"arm {arm['name']!r:.80} compares batch sizes, so it cannot have one for all runs"
-                )
+        compared = {arm["name"]: arm.get("train", {}).get("batch_size") for arm in self.arms}
+        if len({*compared.values()}) > 1:
+            raise BenchmarkError(
+                f"the arms {', '.join(map(str, compared)):.200} of experiment {self.name} compare batch sizes, so they "
+                "cannot have one for all runs"
+            )
         raw = deepcopy(dict(self.raw))
         tables = [raw, *raw.get("data", {}).values(), *raw["arms"]]
         for table in tables:
@@ -186,7 +187,7 @@ class Experiment:
         ``org/name``. It has the experiment's recipe, and its key is the name as given.
 
         Raises:
-            BenchmarkError: a name that the experiment does not have; near names are given.
+            BenchmarkError: a name that the experiment does not have; near names are given. Or no arm is left.
         """
         named = [str(arm["name"]) for arm in self.arms]
         own = [target for target in targets if target not in self.targets and ("/" in target or is_path(target))]
@@ -204,7 +205,13 @@ class Experiment:
         }
         chosen = {"--only": arms, "--target": targets, "--model": models}
         options = [word for option, names in chosen.items() for name in names for word in (option, name)]
-        return replace(self, raw={**self.raw, **part}, options=(*self.options, *options))
+        found = replace(self, raw={**self.raw, **part}, options=(*self.options, *options))
+        if not any(found.cells()):
+            raise BenchmarkError(
+                f"experiment {self.name} has no arm for {' '.join(options):.200}: its arms name the targets and "
+                "networks that they are for"
+            )
+        return found
 
     def _check(self, what: str, names: Collection[str], known: Collection[str]) -> None:
         for name in names:
@@ -311,9 +318,14 @@ class Experiment:
         split: dict[str, Any] = {}
         if text != "selffer":
             source, _, other = text.removeprefix("scratch:").partition("@")
-            own = self._data(target)[0]
-            if source and not same_data(self._data(source)[0]["name"], own["name"]):
+            own, learnt = self._data(target)[0], self._data(source or target)[0]
+            if not same_data(learnt["name"], own["name"]):
                 part = "test"
+            elif learnt.get("label") != own.get("label"):
+                raise BenchmarkError(
+                    f"experiment {self.name}: {source!r:.80} and {target!r:.80} are the same pictures by other labels, "
+                    "which split off another validation part, so the filters of one know pictures that judge the other"
+                )
             else:
                 split = {key: own.get(key, getattr(DataConfig, key)) for key in ("validation", "split_seed")}
             target, model = source or target, other or model

@@ -158,6 +158,11 @@ def _check(name: str, raw: Mapping[str, Any], named: Mapping[str, Sequence[str]]
     _check_tuned_on(where, raw)
     for key, network in raw.get("networks", {}).items():
         _check_table(f"{where}: [networks.{key}]", network, {"name": str, "kwargs": dict, "initial": str})
+        for name in ("num_classes", "pretrained", "checkpoint_path"):
+            if name in network.get("kwargs", {}):
+                raise BenchmarkError(
+                    f"{where}: [networks.{key}]: kwargs has {name}, which is the data's or an arm's to say"
+                )
     for number, arm in enumerate(raw["arms"], 1):
         _check_arm(where, f"arm {number}", arm, named)
     for key, known in {"layout": LAYOUTS, "evaluate": ("test", "validation"), "reference": REFERENCES}.items():

@@ -45,7 +45,7 @@ class Feed:
         if self.chosen is not None:
             rows = self.chosen[rows]
         if self.resident:
-            return self.images.index_select(0, rows.to(self.device))
+            return self.images.index_select(0, rows.to(self.device, non_blocking=True))
         # the copy from pinned memory goes on while the host gathers the next batch
         pinned = self.device.type == "cuda"
         batch = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)

@@ -1,6 +1,7 @@
 """How much memory a run took, how to tell that there was too little, and how not to ask for it again and again."""
 
 import ctypes
+import gc
 import os
 import resource
 import sys
@@ -33,8 +34,13 @@ def peak_memory(device: torch.device) -> int:
 def forget_peak_memory() -> None:
     """Let the peak of this process' memory be that of what comes now; where that is not possible nothing happens.
 
-    Otherwise the run that happens to decode a data set, the first one on it, would seem to need the memory for that.
+    Otherwise the run that happens to decode a data set, the first one on it, would seem to need the memory for that,
+    and a run that follows another in one process the memory of the larger.
     """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # what keep_freed_memory kept of a run before
+        trim(0)
     counter = Path("/proc/self/clear_refs")
     if os.access(counter, os.W_OK):
         counter.write_text("5")  # as proc_pid_clear_refs(5) has it

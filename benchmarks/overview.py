@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from masterkey.names import expanded
+
 from .config import BenchmarkError
 from .experiment import Experiment, experiment_names, experiment_sizes, load_experiment
+from .experiment_file import is_path
 from .stalled import STALLED, run_has_stalled
 from .store import ResultStore
 from .sweep import expected_runs
@@ -42,8 +45,11 @@ def list_experiments(store: ResultStore, names: Sequence[str] = (), targets: Seq
 
     Raises:
         BenchmarkError: no such experiment or file, none with these targets, or a result that cannot be used is in the
-            folder.
+            folder; or a folder of pictures that is not there.
     """
+    for target in targets:
+        if is_path(target) and not expanded(target).is_dir():
+            raise BenchmarkError(f"{target!r:.200} is no folder of pictures")
     finished = set(store.run_ids())
     listed: list[Listed] = []
     for name in names or experiment_names():

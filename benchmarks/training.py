@@ -216,7 +216,8 @@ class _Run:
         torch.manual_seed(step_seed(self.seed, self.epoch, self.step, self.group.rank))
         pictures = self.group.share(batch)
         images = augment(self.images.take(pictures), pictures, config, self.pixels, seed=self.seed, epoch=self.epoch)
-        targets = soft_targets(self.labels.index_select(0, pictures.to(device)), self.classes, config.smoothing)
+        labels = self.labels.index_select(0, pictures.to(device, non_blocking=True))
+        targets = soft_targets(labels, self.classes, config.smoothing)
         mixing = draw_mixing(config, self.pixels, seed=self.seed, epoch=self.epoch, batch=self.step)
         if mixing is not None:
             images, targets = mixing.images(images), mixing.targets(targets)

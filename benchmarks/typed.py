@@ -33,6 +33,20 @@ def check_fields(kind: type, raw: Mapping[str, Any], where: str) -> None:
             raise BenchmarkError(f"{where}: {name} is {value!r:.80}, which is no {_called(hints[name])}")
 
 
+def as_typed(kind: type, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields that :func:`check_fields` let pass in one spelling: where a number is meant, 1 is 1.0."""
+    hints = _hints(kind)
+    return {name: _typed(value, hints[name]) for name, value in raw.items()}
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    if hint is float or (type(value) is int and float in get_args(hint) and int not in get_args(hint)):
+        return float(value)
+    if get_origin(hint) is tuple and get_args(hint)[0] is float:
+        return tuple(map(float, value))
+    return value
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     hints = get_type_hints(kind)

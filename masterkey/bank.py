@@ -18,6 +18,7 @@ from .denoise import denoise
 from .errors import BankFormatError, NothingMeantError, PlanError
 from .fit import fit_kernel
 from .host import on_host
+from .licence import joint_licence
 from .mask import LayerMask, as_mask, first_names, mask_layers
 from .metadata import Kernel, Metadata, Source, as_kernel
 from .rules import KernelRule
@@ -471,15 +472,10 @@ def join(banks: Sequence[Bank | str | Path]) -> Bank:
         order=orders.pop() if len(orders) == 1 else "natural",
         base_model=", ".join(sorted({part.base_model for part in parts if part.base_model})) or None,
         datasets=tuple(sorted({dataset for part in parts for dataset in part.datasets})),
-        licence=_joint_licence([part.licence for part in parts]),
+        licence=joint_licence(part.licence for part in parts),
         transformations=({"op": "join", "parts": [_provenance(bank) for bank in loaded]},),
     )
     return Bank(layers, metadata)
-
-
-def _joint_licence(licences: Sequence[str | None]) -> str | None:
-    distinct = {part.lower(): part for licence in licences for part in (licence or "unknown").split(" AND ")}
-    return None if list(distinct) == ["unknown"] else " AND ".join(sorted(distinct.values()))
 
 
 def _provenance(bank: Bank) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from .catalog import Recipe, recipes
-from .licence import hub_front_matter, is_non_commercial, licence_parts
+from .licence import hub_front_matter, is_non_commercial, licence_parts, stated_parts
 
 if TYPE_CHECKING:
     from .bank import Bank
@@ -57,7 +57,7 @@ def licence_text(bank: "Bank") -> str | None:
     about = bank.metadata
     if hub_front_matter(about.licence)["license"] != "other":
         return None
-    stated = [f"- {part}" for part in (about.licence or "unknown").split(" AND ")]
+    stated = [f"- {part}" for part in stated_parts(about.licence)]
     return "\n".join(
         [
             f"The filters of the bank {about.name} are parts of trained weights, and under the licence of these:",

@@ -138,7 +138,7 @@ def _inject_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
 def _is_option(name: str, value: object) -> bool:
     """Whether ``inject`` takes this as ``scale`` or ``layers``, words that networks of timm's have a use for, too."""
     if name == "scale":
-        return value in SCALE_RULES
+        return isinstance(value, str) and value in SCALE_RULES
     patterns = value if isinstance(value, list | tuple) else [value]
     return isinstance(value, int) or all(isinstance(each, str) for each in patterns)
 

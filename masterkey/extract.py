@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,8 @@ def from_checkpoint(
             datasets=datasets or known.datasets,
         )
         return Bank(bank.layers, about)
+    if not isinstance(path_or_url, str | PathLike):
+        raise CheckpointError(f"a checkpoint is given as a path or a URL, not as {type(path_or_url).__name__}")
     path = expanded(path_or_url)
     if revision is not None:
         raise UnknownNameError(f"{str(path)!r:.200} is a file here and has no revisions")

@@ -1,6 +1,7 @@
 """Licences of weights: what the Hub calls them, which forbid commercial use, and that none gets lost on the way."""
 
 import re
+from collections.abc import Iterable
 
 # The Hub's own identifiers: huggingface.co/docs/hub/repositories-licenses
 _IDENTIFIERS = """
@@ -15,9 +16,46 @@ pddl lgpl-lr deepfloyd-if-license llama2 gemma unknown
 HUB_LICENCES = frozenset(_IDENTIFIERS.split())
 
 
+def stated_parts(licence: str | None) -> list[str]:
+    """Return the licences that hold all at once, as they are written; ``["unknown"]`` if none is stated.
+
+    An ``OR`` that is not in brackets leaves a choice of all that stands around it, so that is one part.
+    """
+    text = (licence or "unknown").strip()
+    if text.startswith("(") and _between(" ", text) == [text] and text.endswith(")"):
+        return stated_parts(text[1:-1])
+    parts = _between(" AND ", text)
+    if len(parts) == 1 or len(_between(" OR ", text)) > 1:
+        return [text]
+    return [inner for part in parts for inner in stated_parts(part)]
+
+
 def licence_parts(licence: str | None) -> tuple[str, ...]:
     """Return the licences that hold all at once, in lower case; ``("unknown",)`` if none is stated."""
-    return tuple(sorted({part.strip().lower() for part in (licence or "unknown").split(" AND ")}))
+    return tuple(sorted({part.lower() for part in stated_parts(licence)}))
+
+
+def joint_licence(licences: Iterable[str | None]) -> str | None:
+    """Return the licence of what is made of parts under these, None if none of them is stated (docs/format.md)."""
+    distinct = {part.lower(): part for licence in licences for part in stated_parts(licence)}
+    if list(distinct) in ([], ["unknown"]):
+        return None
+    several = len(distinct) > 1
+    return " AND ".join(
+        f"({part})" if several and len(_between(" OR ", part)) > 1 else part for part in sorted(distinct.values())
+    )
+
+
+def _between(word: str, licence: str) -> list[str]:
+    """Split a licence at each ``word`` that is not in brackets."""
+    parts, depth = [""], 0
+    for piece in re.split(rf"({word}|[()])", licence):
+        depth += (piece == "(") - (piece == ")")
+        if piece == word and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
 
 
 def is_non_commercial(licence: str | None) -> bool:

@@ -11,8 +11,10 @@ from .whole import several
 
 LayerMask = int | str | Sequence[str]
 
-# A stage is what the names call one; a lone running number ("blocks.7.conv") is a block, not a stage.
-_STAGE = re.compile(r"(?:^|[./])(?:stages?|levels?|layers?|blocks(?=[._]\d+[._]\d))[._]?(\d+)(?=[._/]|$)")
+# A stage is what the names call one ("stages.2", RDNet's "dense_stages.2"); a lone running number ("blocks.7.conv", or
+# ConvMixer's "blocks.7.0.fn.0") is a block, not a stage.
+_BLOCKS = r"blocks(?=[._]\d+[._]\d)(?![._]\d+[._]0[._]fn[._])"
+_STAGE = re.compile(rf"(?:(?:^|[._/])stages?|(?:^|[./])(?:levels?|layers?|{_BLOCKS}))[._]?(\d+)(?=[._/]|$)")
 
 
 class Named(Protocol):

@@ -79,6 +79,8 @@ class Metadata:
         for what, text in texts.items():
             if not isinstance(text, str):
                 raise BankFormatError(f"{what} of a bank is a text, not {text!r:.80}")
+        if len(self.name.splitlines()) != 1:
+            raise BankFormatError(f"name of a bank is a line of text, not {self.name!r:.80}")
 
     def after(self, op: str, layers: tuple[Layer, ...], /, **arguments: Any) -> "Metadata":
         """Return the metadata of a bank made from this one by the step ``op``."""

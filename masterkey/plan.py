@@ -156,8 +156,8 @@ def make_plan(
         ("kernel rule", kernel, KERNEL_RULES),
         ("scale rule", scale, SCALE_RULES),
     ):
-        if value not in known:
-            raise PlanError(f"unknown {what} {value!r}; known: {', '.join(known)}")
+        if not isinstance(value, str) or value not in known:
+            raise PlanError(f"unknown {what} {value!r:.80}; known: {', '.join(known)}")
     if bank.kind != "depthwise" and policy != "layerwise":
         raise PlanError(f"a bank of kind {bank.kind} goes in by policy 'layerwise' only, not {policy!r}")
     selected = require_meant(targets, layers)

@@ -472,6 +472,8 @@ def test_computed_banks_are_pickled(name):
         (lambda bank: bank.pruned(None), "a share of the median norm"),
         (lambda bank: bank.normalized(["unit"]), "unknown normalisation"),
         (lambda bank: bank.renamed(3), "name of a bank is a text, not 3"),
+        (lambda bank: bank.renamed(""), "name of a bank is a line of text, not ''"),
+        (lambda bank: bank.renamed("two\nlines"), r"name of a bank is a line of text, not 'two\\nlines'"),
         (lambda bank: Bank.from_filters(torch.ones(1, 3, 3), name=None), "name of a bank is a text"),
         (lambda bank: Bank.from_filters(torch.ones(1, 3, 3), name="a", licence=5), "licence of a bank is a text"),
         (lambda bank: Bank.from_filters(torch.ones(1, 3, 3), name="a", datasets=5), "datasets are names, not 5"),

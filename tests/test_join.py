@@ -42,6 +42,12 @@ def test_a_join_of_joins(bank):
         ([None, None], None),
         ([None], None),
         (["MIT"], "MIT"),
+        (["MIT OR Apache-2.0"], "MIT OR Apache-2.0"),
+        (["MIT OR Apache-2.0", "CC-BY-NC-4.0"], "CC-BY-NC-4.0 AND (MIT OR Apache-2.0)"),
+        (["(mit OR apache-2.0)", "MIT OR Apache-2.0"], "MIT OR Apache-2.0"),
+        (["MIT AND (ISC OR Zlib)", "Zlib AND MIT"], "(ISC OR Zlib) AND MIT AND Zlib"),
+        (["A AND B OR C", "D"], "(A AND B OR C) AND D"),
+        (["(A AND (B)) AND C", None], "A AND B AND C AND unknown"),
     ],
 )
 def test_licences_of_joined_banks(licences, joint):

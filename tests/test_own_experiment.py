@@ -262,6 +262,9 @@ def test_one_folder_has_one_name(mine, tmp_path, monkeypatch):
     assert place_of_data("org/name", mine) == "org/name" and place_of_data("pets", mine) == "pets"
     monkeypatch.setenv("MASTERKEY_DATA", str(mine / "sets"))
     assert same_data("mine", whole) and not same_data("mine", str(mine)) and not same_data("mine", "org/mine")
+    (mine / "also").symlink_to(mine / "sets")
+    monkeypatch.setenv("MASTERKEY_DATA", str(mine / "also"))  # by way of a link
+    assert same_data("mine", whole) and same_data("stl10", "tanganke/stl10")
 
     text = MINE.replace('"./pictures"', f'"{whole}/"').replace('"scratch:./pictures/../pictures"', '"scratch:again"')
     (mine / "mine.toml").write_text(
@@ -311,6 +314,64 @@ def test_a_batch_size_is_that_of_every_run(mine):
     assert {run.config.train.batch_size for run in after} == {3}
     assert not {run.config.id for run in before} & {run.config.id for run in after}
     assert experiment.with_batch_size(None) is experiment
+
+
+@pytest.mark.parametrize(
+    "arms",
+    [
+        '{ name = "scratch", vary = { "train.batch_size" = [2, 4] } }',
+        '{ name = "scratch" }, { name = "big", train = { batch_size = 4 } }',
+    ],
+)
+def test_batch_sizes_that_are_compared_are_not_made_one(mine, cli, arms, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine)
+    head, _, rest = MINE.partition("arms = [")
+    Path("mine.toml").write_text(f"{head}arms = [{arms}]\n{rest.partition(chr(10) + ']' + chr(10))[2]}")
+    where = ("mine.toml", "--size", "small", "--results", tmp_path / "r", "--batch-size", 3)
+    for command in (("run", "--dry-run"), ("run",), ("report", "-o", tmp_path / "out")):
+        code, said = cli("bench", command[0], *where, *command[1:])
+        assert code == 1 and "compare batch sizes, so they cannot have one for all runs" in said, said
+    assert not (tmp_path / "r").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_target_that_no_arm_is_for_is_refused(mine, cli, monkeypatch):
+    monkeypatch.chdir(mine)
+    code, said = cli("bench", "run", "sources", "--size", "small", "--target", "./pictures")
+    assert code == 1 and "experiment sources has no arm for --target ./pictures" in said
+
+
+def test_a_folder_that_is_not_there_has_no_experiments(mine, cli, monkeypatch):
+    monkeypatch.chdir(mine)
+    assert cli("bench", "list", "own-pictures", "--target", "./pictures")[0] == 0
+    code, said = cli("bench", "list", "--target", "./picturse")
+    assert code == 1 and "'./picturse' is no folder of pictures" in said
+
+
+def test_a_source_by_other_labels_of_the_same_pictures_is_refused(mine):
+    """Its validation part is another one, so it would know what the target is judged on."""
+    text = MINE.replace('"scratch:./pictures/../pictures"', '"scratch:fine"')
+    columns = 'data.fine = { name = "./pictures", label = "fine_label" }\n'
+    (mine / "mine.toml").write_text(text + columns)
+    with pytest.raises(BenchmarkError, match="'fine' and 'mine' are the same pictures by other labels"):
+        list(load_experiment(str(mine / "mine.toml"), "small").plan(ResultStore(mine / "none")))
+
+
+@pytest.mark.parametrize("key", ["num_classes", "checkpoint_path", "pretrained"])
+def test_what_a_run_says_of_its_network_is_no_keyword(mine, key):
+    (mine / "mine.toml").write_text(MINE.replace("kwargs = {", f"kwargs = {{ {key} = 1,"))
+    with pytest.raises(BenchmarkError, match=rf"\[networks\.small\]: kwargs has {key}, which"):
+        load_experiment(str(mine / "mine.toml"), "small")
+
+
+def test_a_number_has_one_spelling(mine):
+    """Else one run would be done twice."""
+    nowhere = ResultStore(mine / "none")
+    text = MINE.replace("warmup_epochs = 0 }", "warmup_epochs = 0, mixup = 0.0, scale = [1.0, 1.0], clip_grad = 2.0 }")
+    ids = []
+    for written in (text, text.replace("0.0,", "0,").replace("[1.0, 1.0]", "[1, 1]").replace("= 2.0", "= 2")):
+        (mine / "mine.toml").write_text(written)
+        ids.append([run.config.id for run in expected_runs(load_experiment(str(mine / "mine.toml"), "small"), nowhere)])
+    assert ids[0] == ids[1] and len(set(ids[0])) > 4
 
 
 def test_paths_are_absolute_and_other_names_stay(tmp_path):

@@ -157,6 +157,18 @@ def test_runs_that_took_other_filters_are_warned_of(store):
     assert "Warning" not in make_section(what, same, None).tables["arms"].note
 
 
+def test_a_source_that_was_trained_anew_between_seeds_is_warned_of(store):
+    what = experiment([SCRATCH, RANDOM, {"name": "from", "bank": "scratch:pets"}], source_seed=0)
+    for run in what.plan(store):
+        write_run(run, store, 10.0, 1.0, bank_sha256=f"{run.config.seed if run.arm == 'from' else 7}" * 64)
+    assert "the runs of from did not all take the same filters" in make_section(what, store, None).tables["arms"].note
+    (own := ResultStore(store.root / "own")).root.mkdir(parents=True)
+    what = experiment([SCRATCH, RANDOM, {"name": "from", "bank": "scratch:pets"}])  # every seed has a source of its own
+    for run in what.plan(own):
+        write_run(run, own, 10.0, 1.0, bank_sha256=f"{run.config.seed if run.arm == 'from' else 7}" * 64)
+    assert "Warning" not in make_section(what, own, None).tables["arms"].note
+
+
 def test_epochs_to_scratch_are_those_of_the_seeds_that_both_have(store):
     """The seed that scratch lacks is the only one that gets anywhere."""
     what = experiment([SCRATCH, RANDOM, BANK])

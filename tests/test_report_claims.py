@@ -48,6 +48,7 @@ def test_filters_without_shape_are_a_control_whatever_their_name(store, noise):
     [
         ([SCRATCH, {**BANK, "name": "random"}], "the arm random is not what the control of that name is: filters as"),
         ([SCRATCH, {**RANDOM, "inject": {"freeze": False}}], "the arm random is not what the control of that name is"),
+        ([SCRATCH, {**RANDOM, "inject": {"scale": "unit"}}], "the arm random is not what the control of that name is"),
         (
             [{**RANDOM, "name": "scratch"}, RANDOM],
             "the arm scratch is not what the control of that name is: new weights",

@@ -30,7 +30,8 @@ class Run:
     filters or weights it takes, None if one of them was done elsewhere. ``load`` is the highest load average that its
     machine had when it ended (of 1, 5 and 15 minutes), None if it was not recorded; ``cores`` are the machine's.
     ``pictures`` is the hash of what was learnt from and judged on, ``pixels`` its side, ``classes``, ``learnt`` and
-    ``judged`` their numbers; ``bank`` is the hash of the filters, None without any.
+    ``judged`` their numbers; ``bank`` is the hash of the filters, None without any, and
+    ``source`` the run that they were taken from, if any.
     ``numerics`` says what decides how its numbers are rounded. ``has_stalled``: it did not learn (see ``stalled``);
     ``source_has_stalled``: nor did a run whose filters or weights it takes. ``filled`` names the layers that a bank
     went into, None where none did.
@@ -48,6 +49,7 @@ class Run:
     learnt: int
     judged: int
     bank: str | None
+    source: str | None
     numerics: str
     source_seconds: float | None
     load: float | None = None
@@ -404,6 +406,7 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         learnt=metrics["train_pictures"],
         judged=metrics["evaluated_pictures"],
         bank=metrics["bank_sha256"],
+        source=bank.removeprefix("run:") if (bank := planned.config.arm.bank or "").startswith("run:") else None,
         numerics=_numerics(machine),
         source_seconds=sum(source["machine"]["seconds"] for source in sources if source) if is_told else None,
         load=_load(machine),

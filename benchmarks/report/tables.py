@@ -5,7 +5,7 @@ from itertools import accumulate, product
 from statistics import fmean, stdev
 
 from ..stalled import STALLED
-from .results import RANDOM, SCRATCH, SELFFER, Cell, Results, Run, label
+from .results import RANDOM, SCRATCH, Cell, Results, Run, label
 from .student import Sample, summarize
 from .table import Column, Table, Value, make_table
 
@@ -109,15 +109,15 @@ def _other_pictures(results: Results) -> str:
 
 
 def _other_banks(results: Results) -> str:
-    """Warn where the runs of an arm did not all take the same filters, though its bank is no run's of each seed."""
-    mixed = {
-        label(cell.arm)
-        for cell in results.cells.values()
-        # filters of runs, and a draw of other kinds than depthwise, are every seed's own
-        if cell.bank is not None
-        and not cell.bank.startswith(("scratch:", SELFFER, RANDOM))
-        and len({run.bank for run in cell.runs.values()}) > 1
-    }
+    """Warn where the runs of an arm did not all take the same filters of a bank, or of one run."""
+    mixed = set()
+    for cell in results.cells.values():
+        found: dict[str | None, set[str | None]] = {}
+        for run in cell.runs.values():
+            found.setdefault(run.source, set()).add(run.bank)
+        # a draw of other kinds than depthwise is every seed's own
+        if not (cell.bank or RANDOM).startswith(RANDOM) and any(len(banks) > 1 for banks in found.values()):
+            mixed.add(label(cell.arm))
     if not mixed:
         return ""
     return (

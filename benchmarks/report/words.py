@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from masterkey.rules import DEFAULT_SCALE
+
 from .results import RANDOM, SCRATCH, Cell, Results, is_noise, label
 from .student import Sample
 from .table import Column, Figure, Sentence, Table, Value, make_table
@@ -220,9 +222,10 @@ def _recipe(cell: Cell) -> dict[str, object]:
 def _is_what_it_says(control: str, cell: Cell) -> bool:
     if control == SCRATCH:
         return cell.what == _MEANT[SCRATCH]
-    # a series, random/3, may be of some layers, as its counterparts are; plain random is of the whole network
-    is_whole = "/" in cell.arm or "layers" not in cell.about.get("inject", {})
-    return cell.bank == RANDOM and cell.is_frozen and is_whole and not cell.about.get("steps")
+    # a series, random/3, may be of some layers or scaled, as its counterparts are; plain random is the network's own
+    inject = cell.about.get("inject", {})
+    is_plain = "layers" not in inject and inject.get("scale", DEFAULT_SCALE) == DEFAULT_SCALE
+    return cell.bank == RANDOM and cell.is_frozen and not cell.about.get("steps") and (is_plain or "/" in cell.arm)
 
 
 def verdicts_table(results: Results, verdicts: Sequence[Verdict]) -> Table:

@@ -17,6 +17,7 @@ from ..errors import CheckpointError, HubError, MasterkeyError
 from ..extract import bank_of_checkpoint, bank_of_layers, tag_datasets, wanted_for
 from ..format import opened
 from ..index import IndexEntry
+from ..licence import joint_licence
 from ..pins import check_pinned
 from .access import Access
 from .bank_cache import BankCache
@@ -200,6 +201,4 @@ def _title(repo_id: str, path: str) -> str:
 
 def _both(first: str | None, second: str | None) -> str | None:
     """Return the licence that both state; where they differ, both hold."""
-    if first and second and first.lower() != second.lower():
-        return f"{first} AND {second}"
-    return first or second
+    return joint_licence(each for each in (first, second) if each)

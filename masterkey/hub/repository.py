@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import HfApi, constants
 
 from ..errors import HubError
+from ..licence import joint_licence
 from .access import Access
 from .refusals import patiently, refusals
 
@@ -56,7 +57,7 @@ def licence_of(card: Any) -> str | None:
     licence = (card or {}).get("license")
     if licence == "other":
         licence = card.get("license_name") or licence
-    return " AND ".join(_texts(licence)) or None
+    return joint_licence(_texts(licence))
 
 
 def _texts(value: Any) -> Sequence[str]:
