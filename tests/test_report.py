@@ -230,6 +230,22 @@ def test_says_how_arms_came_by_their_rates(store):
     assert told(lrs=[1e-3, 3e-3])[0] == "Every arm has the learning rate that did best for it on the validation part."
 
 
+def test_a_rate_at_an_end_of_those_tried_is_told(store):
+    """Beyond it there may be a better one."""
+    best = {"scratch": 1e-3, "random": 2e-3}
+
+    def note(**raw):
+        what = experiment([SCRATCH, RANDOM], lrs=[1e-3, 2e-3, 4e-3], **raw)
+        finish(what, store, lambda run: 10.0 + 5 * (run.config.train.lr == best[run.arm]))
+        return make_section(what, store, None).tables["arms"].note
+
+    assert "The rate of scratch on pets is the lowest or the highest that was tried" in note()
+    assert "part that is shown here" not in note()
+    assert "the best of several rates flatters an arm on it" in note(evaluate="validation")
+    best["scratch"] = 2e-3
+    assert "lowest" not in note(data={"pets": {"seeds": [0], "train": {"epochs": 9}}})
+
+
 def test_seeds_that_were_not_run_are_nothing_to_report(store):
     what = experiment([SCRATCH, RANDOM], lrs=[1e-3, 2e-3])
     finish(what, store, lambda run: 10.0)

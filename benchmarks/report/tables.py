@@ -57,6 +57,17 @@ def _rates(results: Results) -> str:
     for target, is_tuned in zip(experiment.targets, tuned, strict=True):
         if is_tuned and (other := experiment.tuned_on(target)) != target:
             said += f" For {target} they were tried on {other}."
+    if any(tuned) and results.part == "validation":
+        said += " It is the part that is shown here, and the best of several rates flatters an arm on it."
+    at_an_end = [
+        _place(cell)
+        for cell in results.cells.values()
+        if cell.lrs_tried > 2 and cell.lr in (min(lrs := experiment.lrs_for(cell.target)), max(lrs))
+    ]
+    if at_an_end:
+        said += (
+            f" The rate of {', '.join(at_an_end)} is the lowest or the highest that was tried: others may do better."
+        )
     return said
 
 
