@@ -302,3 +302,10 @@ def test_the_command(tmp_path, capsys):
     assert run(["distill", str(bank), "-o", str(keys), "--kernel", "5"]) == 1
     assert "leaves none of the 2 layers" in capsys.readouterr().err
     assert run(["distill", str(bank), "-o", str(keys), "--method", "best"]) == 2
+
+
+def test_too_few_filters_are_told_with_what_was_left_out():
+    filters = torch.cat([smooth_planes(6, 7, 0), torch.zeros(2, 7, 7), torch.ones(1, 7, 7)])
+    bank = masterkey.Bank.from_filters(filters, name="few")
+    with pytest.raises(MasterkeyError, match=r"with 6 filters left \(without 2 dead, 1 constant\) and method kmeans"):
+        distill(bank, keys=7, method="kmeans")

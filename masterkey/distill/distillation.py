@@ -72,9 +72,11 @@ class Prepared:
         most = most_keys(len(self.unit), self.parameters["method"])
         keys = whole_number(keys, "the number of keys", least=1)
         if keys > most:
+            pruned = [f"{n:,} {why}" for why, n in self.pruning.counts().items() if n and why != "kept"]
+            without = f" (without {', '.join(pruned)})" if pruned else ""
             raise MasterkeyError(
-                f"bank {self.bank.name}: {keys} keys were asked for; with {len(self.unit):,} filters left and method "
-                f"{self.parameters['method']} there can be 1 to {most:,}"
+                f"bank {self.bank.name}: {keys} keys were asked for; with {len(self.unit):,} filters left{without} and "
+                f"method {self.parameters['method']} there can be 1 to {most:,}"
             )
         found = _ordered(self.keys_of(keys), self.unit)
         assignment = assign(self.table, self.shapes, found, self.pruning)
