@@ -278,7 +278,7 @@ def test_timm_weights_in_torch_format(hub, online, tmp_path):
 def test_licences_that_differ_both_hold(hub, online, tmp_path):
     repo_id, _ = add_timm(hub, **{"README.md": card(license="other", license_name="dinov3-license")})
     found = loaded(online, f"bank = Bank.from_pretrained({repo_id!r})", tmp_path)
-    assert found.metadata.licence == "dinov3-license AND apache-2.0"
+    assert found.metadata.licence == "apache-2.0 AND dinov3-license"
 
 
 def test_timm_weights_of_another_architecture(hub, online):
@@ -397,7 +397,7 @@ def test_list_remote(hub, online, offline):
     ("front_matter", "licence"),
     [
         ({"license": "mit"}, "mit"),
-        ({"license": ["mit", "apache-2.0"]}, "mit AND apache-2.0"),
+        ({"license": ["mit", "apache-2.0"]}, "apache-2.0 AND mit"),
         ({"license": "other", "license_name": "own"}, "own"),
         ({"license": "other"}, "other"),
         ({}, None),
