@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .errors import BankFormatError, CheckpointError
+from .errors import BankFormatError, CheckpointError, IsBankError
 from .format import METADATA_KEY, foreign_kind, read_header
 from .stand_ins import ArrayStandIn, stand_ins
 
@@ -95,7 +95,7 @@ def _read_safetensors(path: Path, wanted: Wanted) -> Checkpoint:
     except BankFormatError as error:
         raise CheckpointError(str(error)) from error
     if METADATA_KEY in header.metadata:
-        raise CheckpointError(f"{path} is a bank already; load it with Bank.from_pretrained, or give its folder")
+        raise IsBankError(f"{path} is a bank already; load it with Bank.from_pretrained, or give its folder")
     prefix = common_prefix(header.tensors)
     own = {name.removeprefix(prefix): tuple(entry["shape"]) for name, entry in header.tensors.items()}
     try:

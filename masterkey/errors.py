@@ -48,6 +48,10 @@ class NotInjectedError(MasterkeyError):
     """An operation on the bank inside a model that holds none."""
 
 
+class IsBankError(CheckpointError):
+    """A checkpoint that is no network's but a bank, whose filters are out already."""
+
+
 class RecipeError(MasterkeyError):
     """A recipe that cannot be understood, or whose source is not what it says."""
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 from hub_cases import filters, state_dict, torch_file
 from safetensors.torch import save
+from samples import small_bank
 
 from masterkey.bank import Bank
 from masterkey.errors import BankFormatError, CheckpointError, HubError
+from masterkey.format import encode
 from masterkey.hub.ranges import GAP, RangeReader, merged
 from masterkey.hub.remote_file import UrlFile
 
@@ -54,6 +56,17 @@ def test_neighbours_are_read_in_one_request(hub):
 
 def test_a_url_is_named_without_its_secrets():
     assert UrlFile("https://me:secret@host.org:8/a/b.pth?token=1#x").name == "https://host.org:8/a/b.pth"
+
+
+def test_a_bank_behind_a_url_is_that_bank(hub):
+    bank = small_bank()
+    data = encode(bank.layers, bank.metadata)
+    for name in (url := hub.put("sub/model.safetensors", data), f"{url}?download=1"):
+        found = Bank.from_pretrained(name)
+        assert (found.sha256, found.metadata) == (bank.sha256, bank.metadata)
+    broken = hub.put("broken.safetensors", data[:-4] + b"\0\0\x80\x3f")
+    with pytest.raises(BankFormatError, match=r"files/broken\.safetensors"):
+        Bank.from_pretrained(broken)
 
 
 def test_metadata_of_a_url(hub):

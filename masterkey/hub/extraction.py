@@ -13,9 +13,10 @@ from ..bank import Bank
 from ..catalog import Recipe
 from ..create import build_timm
 from ..depthwise import FoundLayer, require_layers
-from ..errors import CheckpointError, HubError, MasterkeyError
+from ..errors import BankFormatError, CheckpointError, HubError, IsBankError, MasterkeyError
 from ..extract import bank_of_checkpoint, bank_of_layers, tag_datasets, wanted_for
 from ..format import opened
+from ..format import read as read_bank
 from ..index import IndexEntry
 from ..licence import joint_licence
 from ..pins import check_pinned
@@ -33,11 +34,12 @@ _NOT_FOR_META = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_
 
 
 def bank_of_url(url: str, kind: str, access: Access) -> Bank:
-    """Take the filters out of a checkpoint behind a URL; it is read anew each time.
+    """Take the filters out of a checkpoint behind a URL, or fetch the bank that is there; it is read anew each time.
 
     Raises:
         HubError: it cannot be read.
         CheckpointError: it holds no filters of that kind, or is not a sound checkpoint.
+        BankFormatError: it is a bank, and not a sound one.
     """
     file = UrlFile(url)
     if access.offline:
@@ -45,10 +47,21 @@ def bank_of_url(url: str, kind: str, access: Access) -> Bank:
             f"{file.name} was not fetched, because {access.offline}; what is behind a URL is not kept, so make a bank "
             f"of it beforehand, where there is a network, with: masterkey extract {file.name} -o DIR"
         )
-    read = read_remote(file, wanted_for(kind))
+    try:
+        read = read_remote(file, wanted_for(kind))
+    except IsBankError:
+        return _bank_in(file)
     path = PurePosixPath(file.name)
     source = read.source("url", file.name, path.name)
     return bank_of_checkpoint(read.checkpoint, kind, source, path.stem, file.name)
+
+
+def _bank_in(file: UrlFile) -> Bank:
+    with file.whole() as path:
+        try:
+            return Bank(*read_bank(path))
+        except BankFormatError as error:
+            raise BankFormatError(str(error).replace(str(path), file.name)) from error
 
 
 def bank_of_recipe(recipe: Recipe, known: IndexEntry, access: Access) -> Bank:

@@ -67,4 +67,4 @@ def _read(file: RemoteFile, wanted: Wanted) -> RemoteCheckpoint:
         try:
             return RemoteCheckpoint(read_checkpoint(path, wanted), file.sha256, file_sha256(path))
         except CheckpointError as error:
-            raise CheckpointError(str(error).replace(str(path), file.name)) from error
+            raise type(error)(str(error).replace(str(path), file.name)) from error

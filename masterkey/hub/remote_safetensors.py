@@ -10,7 +10,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ..checkpoint import Checkpoint, Wanted, common_prefix
-from ..errors import BankFormatError, CheckpointError
+from ..errors import BankFormatError, CheckpointError, IsBankError
 from ..format import METADATA_KEY, Header, header_length, parse_header
 from .ranges import RangeReader
 from .remote_file import HubFile
@@ -41,12 +41,13 @@ def read_safetensors(reader: RangeReader, wanted: Wanted, prefix: str | None = N
     ``prefix`` is what wrappers have put before every name, where more than this file is to be asked for that.
 
     Raises:
-        CheckpointError: not a sound safetensors file, or a bank.
+        CheckpointError: not a sound safetensors file.
+        IsBankError: it is a bank.
         HubError: it could not be read.
     """
     header, begin = read_header(reader)
     if METADATA_KEY in header.metadata:
-        raise CheckpointError(f"{reader.name} is a bank already; load it by the name of its repository")
+        raise IsBankError(f"{reader.name} is a bank already; load it by the name of its repository")
     prefix = common_prefix(header.tensors) if prefix is None else prefix
     own = {name.removeprefix(prefix): entry for name, entry in header.tensors.items()}
     chosen = {name: entry for name, entry in own.items() if wanted(name, tuple(entry["shape"]))}
