@@ -261,8 +261,15 @@ def _out_of_range(where: str, made: DataConfig | TrainConfig, ranges: _Ranges) -
         for name in names:
             value = getattr(made, name)
             if value is not None and not holds(value):
-                return f"{where}: {name} is {value}; it must be {says}"
+                return f"{where}: {name} is {_written(value)}; it must be {says}"
     return None
+
+
+def _written(value: int | float | tuple[float, ...]) -> str:
+    """A value as people write it: 1 for 1.0."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_written, value))})"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 _DATA_RANGES: _Ranges = (

@@ -362,7 +362,7 @@ def test_pictures_without_labels_are_refused(tmp_path, cache):
         ({"pixels": 0}, "pixels is 0; it must be 1 or more"),
         ({"crop_pct": 1.5}, "crop_pct is 1.5; it must be above 0 and at most 1"),
         ({"evaluate": "train"}, "evaluate is 'train'; there are test, validation"),
-        ({"validation": 1.0}, "validation is 1.0; it must be above 0 and below 1"),
+        ({"validation": 1.0}, "validation is 1; it must be above 0 and below 1"),
         ({"split_seed": -1}, r"split_seed is -1; it must be from 0 to 2\*\*32 - 1"),
         ({"per_class": 0}, "per_class is 0; it must be 1 or more"),
         ({"view": "artificial"}, "view is 'artificial'; there are man-made, natural"),
