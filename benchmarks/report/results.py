@@ -31,7 +31,7 @@ class Run:
     machine had when it ended (of 1, 5 and 15 minutes), None if it was not recorded; ``cores`` are the machine's.
     ``pictures`` is the hash of what was learnt from and judged on, ``pixels`` its side, ``classes``, ``learnt`` and
     ``judged`` their numbers; ``bank`` is the hash of the filters, None without any, and
-    ``source`` the run that they were taken from, if any.
+    ``source`` the run (``run:ID``) that they were taken from, if any.
     ``numerics`` says what decides how its numbers are rounded. ``has_stalled``: it did not learn (see ``stalled``);
     ``source_has_stalled``: nor did a run whose filters or weights it takes. ``filled`` names the layers that a bank
     went into, None where none did.
@@ -390,9 +390,9 @@ def _arguments(arguments: Mapping[str, Any]) -> str:
 def _run(planned: Planned, store: ResultStore) -> Run:
     result = store.read(planned.config.id)
     assert result is not None
-    metrics, machine = result["metrics"], result["machine"]
+    metrics, machine, bank = result["metrics"], result["machine"], planned.config.arm.bank
     sources = [store.read(run_id) for run_id in sorted({source.config.id for source in _all_needs(planned)})]
-    is_told = None not in sources and not _is_learnt_elsewhere(planned.config.arm.bank)
+    is_told = None not in sources and not _is_learnt_elsewhere(bank)
     return Run(
         id=planned.config.id,
         top1=metrics["top1"],
@@ -406,7 +406,7 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         learnt=metrics["train_pictures"],
         judged=metrics["evaluated_pictures"],
         bank=metrics["bank_sha256"],
-        source=bank.removeprefix("run:") if (bank := planned.config.arm.bank or "").startswith("run:") else None,
+        source=bank if bank is not None and bank.startswith("run:") else None,
         numerics=_numerics(machine),
         source_seconds=sum(source["machine"]["seconds"] for source in sources if source) if is_told else None,
         load=_load(machine),

@@ -59,11 +59,11 @@ def _rates(results: Results) -> str:
             said += f" For {target} they were tried on {other}."
     if any(tuned) and results.part == "validation":
         said += " It is the part that is shown here, and the best of several rates flatters an arm on it."
-    at_an_end = [
-        _place(cell)
-        for cell in results.cells.values()
-        if cell.lrs_tried > 2 and cell.lr in (min(lrs := experiment.lrs_for(cell.target)), max(lrs))
-    ]
+    at_an_end = []
+    for cell in results.cells.values():
+        lrs = sorted(experiment.lrs_for(cell.target))
+        if cell.lrs_tried > 2 and cell.lr in (lrs[0], lrs[-1]):
+            at_an_end.append(_place(cell))
     if at_an_end:
         said += (
             f" The rate of {', '.join(at_an_end)} is the lowest or the highest that was tried: others may do better."
@@ -127,7 +127,8 @@ def _other_banks(results: Results) -> str:
         for run in cell.runs.values():
             found.setdefault(run.source, set()).add(run.bank)
         # a draw of other kinds than depthwise is every seed's own
-        if not (cell.bank or RANDOM).startswith(RANDOM) and any(len(banks) > 1 for banks in found.values()):
+        is_drawn = cell.bank is None or cell.bank.startswith(RANDOM)
+        if not is_drawn and any(len(banks) > 1 for banks in found.values()):
             mixed.add(label(cell.arm))
     if not mixed:
         return ""
