@@ -153,6 +153,7 @@ def describe_run(result: Mapping[str, Any], asked: Sequence[str]) -> dict[str, s
         "top-1": f"{metrics['top1']:.2f} %",
         "warning": f"it {STALLED}" if run_has_stalled(result) else None,
         "machine": f"{machine['device']} ({machine['cpu']}), threads: {machine['threads']}",
+        "begun with": "; ".join(machine.get("earlier", ())) or None,
         "took": f"{machine['seconds']:,.1f} s, at most {machine['peak_memory'] / 2**20:,.0f} MiB",
     }
 

@@ -23,6 +23,7 @@ from .device import recorded_device
 from .errors import DivergedError
 from .measure import describe_machine
 from .memory import forget_peak_memory
+from .numerics import describe_numerics
 from .store import WEIGHTS_NAME, ResultStore
 from .training import Epoch, train
 
@@ -104,6 +105,12 @@ def compute_run(
     start = time.perf_counter()
     forget_peak_memory()
     arm = build_arm(config, len(data.classes), store)
+    here = {
+        "device": recorded_device(device),
+        "threads": torch.get_num_threads(),
+        **_products(config, device),
+        **_processes(),
+    }
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     outcome = train(
         arm.model,
@@ -116,6 +123,7 @@ def compute_run(
         on_epoch=on_epoch,
         began=start,
         bank=arm.bank_sha256,
+        numerics=describe_numerics({**describe_machine(), **here}),
     )
     moved = masterkey.verify(arm.model) if _frozen(config) else []
     if moved:
@@ -134,15 +142,14 @@ def compute_run(
     if data.skipped:
         metrics["skipped_pictures"] = list(data.skipped)
     machine = {
-        **describe_machine(),
-        "device": recorded_device(device),
-        "threads": torch.get_num_threads(),
-        **_products(config, device),
+        **describe_machine(),  # at the end: the load was the run's
+        **here,
         "seconds": round(outcome.earlier_seconds + time.perf_counter() - start, 2),
         "epoch_seconds": [round(seconds, 3) for seconds in outcome.epoch_seconds],
         "peak_memory": outcome.peak_memory,
-        **_processes(),
     }
+    if outcome.earlier_numerics:
+        machine["earlier"] = list(outcome.earlier_numerics)
     return Finished(metrics, machine, _to_safetensors(arm.model) if config.is_source else None)
 
 

@@ -24,6 +24,7 @@ _METRICS = {
 _OPTIONAL = {"skipped_pictures": (list,), "mistakes": (list,)}
 _OPTIONAL_MACHINE = {
     "cores": (int,),
+    "earlier": (list,),
     "load_average": (list,),
     **dict.fromkeys(("bfloat16", "instructions", "masterkey", "numpy", "pillow", "python", "timm", "torch"), (str,)),
 }

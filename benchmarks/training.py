@@ -58,7 +58,8 @@ class Outcome:
     ``mistakes`` are the last epoch's: (row of the evaluated part, the class it was taken for), by row.
     ``epoch_seconds`` are of training, without evaluation; ``peak_memory`` is in bytes: what torch allocated on a GPU,
     the whole process' resident memory on a CPU. ``earlier_seconds`` went by in earlier starts, up to the checkpoint
-    from which this one went on: what was done after it and lost is in no figure.
+    from which this one went on: what was done after it and lost is in no figure. ``earlier_numerics`` are the other
+    ways in which those were computed, in their order.
     """
 
     curve: tuple[Epoch, ...]
@@ -67,6 +68,7 @@ class Outcome:
     epoch_seconds: tuple[float, ...]
     peak_memory: int
     earlier_seconds: float = 0.0
+    earlier_numerics: tuple[str, ...] = ()
 
 
 def train(
@@ -81,6 +83,7 @@ def train(
     on_epoch: Callable[[Epoch], None] | None = None,
     began: float | None = None,
     bank: str | None = None,
+    numerics: str | None = None,
 ) -> Outcome:
     """Train ``model`` in place, evaluate it now and then, and leave it with the weights of the last figure.
 
@@ -102,6 +105,7 @@ def train(
         on_epoch: called after every epoch, in the first process.
         began: when this start of the run began (``time.perf_counter()``), if that was before this call.
         bank: hash of the bank that was put in, so that no checkpoint of another one is gone on from.
+        numerics: how this start computes, for the outcome of a later one that computes in another way.
 
     Raises:
         DivergedError: the loss is not finite.
@@ -111,7 +115,7 @@ def train(
     with process_group(device) as group, torch.random.fork_rng([group.device] if group.device.type == "cuda" else []):
         try:
             start = time.perf_counter() if began is None else began
-            run = _Run(model, data, config, seed, group, checkpoint, checkpoint_every, start, bank)
+            run = _Run(model, data, config, seed, group, checkpoint, checkpoint_every, start, bank, numerics)
             return run.complete(on_epoch)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -139,6 +143,7 @@ class _Run:
         checkpoint_every: float,
         began: float,
         bank: str | None,
+        numerics: str | None,
     ) -> None:
         self.config, self.seed, self.group = config, seed, group
         self.pixels, self.classes = data.pixels, len(data.classes)
@@ -160,6 +165,8 @@ class _Run:
         self.judged: Evaluation | None = None
         self.seconds = [0.0]
         self.began, self.earlier_seconds, self.earlier_peak = began, 0.0, 0
+        self.numerics = numerics
+        self.earlier_numerics: tuple[str, ...] = ()
 
         self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
         self.saved = time.monotonic()
@@ -194,7 +201,8 @@ class _Run:
         assert top1 is not None  # the last epoch is evaluated
         judged = self.judged or self._judge()  # a checkpoint after the last epoch does not hold what was wrong
         seconds, peak = tuple(self.seconds[:-1]), self._peak_memory()
-        return Outcome(tuple(self.curve), top1, judged.mistakes, seconds, peak, self.earlier_seconds)
+        earlier = self.earlier_seconds, self.earlier_numerics
+        return Outcome(tuple(self.curve), top1, judged.mistakes, seconds, peak, *earlier)
 
     def _train_epoch(self) -> None:
         """Train from the present step to the end of the epoch."""
@@ -291,6 +299,7 @@ class _Run:
             "seconds": self.seconds,
             "spent": self.earlier_seconds + time.perf_counter() - self.began,
             "peak_memory": self._peak_memory(),
+            "numerics": [*self.earlier_numerics, self.numerics],
             "device": self.group.device.type,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -315,6 +324,8 @@ class _Run:
         self.curve = [Epoch(**epoch) for epoch in state["curve"]]
         # a checkpoint of an earlier version knows the time of training alone
         self.earlier_seconds = state.get("spent", sum(self.seconds))
+        starts = dict.fromkeys(state.get("numerics", ()))
+        self.earlier_numerics = tuple(way for way in starts if way not in (None, self.numerics))
         # a GPU's memory and a CPU's are not the same figure
         is_same = state.get("device", "cpu") == self.group.device.type
         self.earlier_peak = state.get("peak_memory", 0) if is_same else 0

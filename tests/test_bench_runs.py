@@ -14,7 +14,8 @@ from sweep_files import make_pictures, tiny_experiment
 
 from masterkey.benchmarks.checkpoint import save_checkpoint
 from masterkey.benchmarks.config import BenchmarkError
-from masterkey.benchmarks.runs import compute_run
+from masterkey.benchmarks.numerics import describe_numerics
+from masterkey.benchmarks.runs import compute_run, do_run
 from masterkey.benchmarks.scripts.kill_test import kill_sweeps
 from masterkey.benchmarks.store import ResultStore
 from masterkey.benchmarks.sweep import run_sweep
@@ -50,7 +51,30 @@ def test_the_seconds_of_a_run_are_those_of_all_its_starts(pictures, store):
     save_checkpoint(path, {**state, "spent": 5000.0})
     finished = compute_run(planned.config, store, checkpoint=path)
     assert 5000 < finished.machine["seconds"] < 5100
+    assert "earlier" not in finished.machine
     assert finished.metrics == compute_run(planned.config, store, checkpoint=path.with_name("whole.pt")).metrics
+
+
+def test_a_run_that_is_gone_on_from_in_another_way_tells_both(pictures, store, capsys):
+    (planned,) = scratch(pictures).plan(store)
+
+    def stop(epoch):
+        raise KeyboardInterrupt
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            do_run(planned.config, store, checkpoint_every=0.0, on_epoch=stop)
+    finally:
+        torch.set_num_threads(threads)
+    do_run(planned.config, store)
+    machine = store.read(planned.config.id)["machine"]
+    (earlier,) = machine["earlier"]
+    assert f"{threads + 1} threads" in earlier
+    assert describe_numerics(machine) == f"{describe_numerics({**machine, 'earlier': []})} after {earlier}"
+    assert run(["bench", "show", planned.config.id, "--results", str(store.root)]) == 0
+    assert f"{threads + 1} threads" in capsys.readouterr().out
 
 
 def test_corrupt_pictures_are_refused_or_left_out_and_named_in_the_result(pictures, store, capsys):

@@ -11,6 +11,7 @@ from masterkey.catalog import recipes
 
 from ..config import BenchmarkError
 from ..experiment import Experiment, Planned
+from ..numerics import describe_numerics
 from ..stalled import run_has_stalled
 from ..store import ResultStore, default_store
 
@@ -18,7 +19,7 @@ SCRATCH, RANDOM, SELFFER = "scratch", "random", "selffer"
 _NOISE = ("random", "random-8", "random-local", "shuffled-pixels")  # banks that hold no shape, whatever an arm's name
 DONE = "done"
 _NAMED = 3  # folders of pictures, in a message
-_NOT_THE_MACHINE = ("seconds", "epoch_seconds", "peak_memory", "load_average")
+_NOT_THE_MACHINE = ("seconds", "epoch_seconds", "peak_memory", "load_average", "earlier")
 
 
 @dataclass(frozen=True)
@@ -407,7 +408,7 @@ def _run(planned: Planned, store: ResultStore) -> Run:
         judged=metrics["evaluated_pictures"],
         bank=metrics["bank_sha256"],
         source=bank if bank is not None and bank.startswith("run:") else None,
-        numerics=_numerics(machine),
+        numerics=describe_numerics(machine),
         source_seconds=sum(source["machine"]["seconds"] for source in sources if source) if is_told else None,
         load=_load(machine),
         cores=machine.get("cores"),
@@ -427,19 +428,6 @@ def _is_learnt_elsewhere(bank: str | None) -> bool:
 
 def _filled(injection: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     return None if injection is None else tuple(row["layer"] for row in injection["rows"] if row["replaced"])
-
-
-def _numerics(machine: Mapping[str, Any]) -> str:
-    """Return what the last bits depend on, as far as a run tells (older ones do not tell the instructions)."""
-    known = (
-        f"torch {machine.get('torch')}",
-        machine.get("device"),
-        machine.get("instructions"),
-        machine.get("bfloat16"),
-        None if machine.get("threads", 1) == 1 else f"{machine['threads']} threads",
-        None if machine.get("processes", 1) == 1 else f"{machine['processes']} processes",
-    )
-    return ", ".join(str(part) for part in known if part not in (None, "cpu"))
 
 
 def _load(machine: Mapping[str, Any]) -> float | None:
