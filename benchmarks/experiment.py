@@ -319,7 +319,7 @@ class Experiment:
         if text != "selffer":
             source, _, other = text.removeprefix("scratch:").partition("@")
             own, learnt = self._data(target)[0], self._data(source or target)[0]
-            if not same_data(learnt["name"], own["name"]):
+            if not _are_same_pictures(learnt, own):
                 part = "test"
             elif learnt.get("label") != own.get("label"):
                 raise BenchmarkError(
@@ -330,12 +330,18 @@ class Experiment:
                 split = {key: own.get(key, getattr(DataConfig, key)) for key in ("validation", "split_seed")}
             target, model = source or target, other or model
             seed = int(self.raw.get("source_seed", seed))
-        return self._run(model, target, {"name": "scratch"}, seed, self.lrs_for(target)[0], stage, part, split)
+        run = self._run(model, target, {"name": "scratch"}, seed, self.lrs_for(target)[0], stage, part, split)
+        if not run.config.is_source:
+            raise BenchmarkError(
+                f"experiment {self.name}: {text!r:.80} is a training of {model}, which begins with "
+                f"{run.config.arm.initial} weights; only of one from new weights are the filters kept"
+            )
+        return run
 
     def is_same_data(self, one: str, other: str) -> bool:
         """Whether two keys mean the same classes of the same data set, whatever the size of the pictures."""
         (first, _), (second, _) = self._data(one), self._data(other)
-        return one == other or (first.get("view") == second.get("view") and same_data(first["name"], second["name"]))
+        return one == other or (first.get("view") == second.get("view") and _are_same_pictures(first, second))
 
     def _data(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
         own = dict(self.raw.get("data", {}).get(key, {}))
@@ -343,6 +349,11 @@ class Experiment:
         for ours in ("seeds", "lrs", "tuned_on"):
             own.pop(ours, None)
         return {"name": key, **self.raw.get("pictures", {}), **own}, train
+
+
+def _are_same_pictures(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two data sets are one, whatever is chosen of it; a configuration (``subset``) is a set of its own."""
+    return one.get("subset") == other.get("subset") and same_data(one["name"], other["name"])
 
 
 def _add(planned: dict[str, Planned], run: Planned) -> None:

@@ -27,12 +27,17 @@ _TOGETHER = 512  # pictures held as floats, or compared, at once
 
 
 def thumbnails(images: PictureArray) -> Tensor:
-    """Return pictures (n, s, s, 3) as rows (n, 3072) of norm 1, every colour of mean 0."""
+    """Return pictures (n, s, s, 3) as rows (n, 3072) of norm 1, every colour of mean 0.
+
+    Of one colour throughout they are all one row, which is orthogonal to every other.
+    """
     rows = []
     for first in range(0, len(images), _TOGETHER):
         part = torch.from_numpy(np.array(images[first : first + _TOGETHER])).permute(0, 3, 1, 2).float()
         small = F.interpolate(part, PIXELS, mode="area")
-        rows.append(F.normalize((small - small.mean((2, 3), keepdim=True)).flatten(1), dim=1))
+        centred = (small - small.mean((2, 3), keepdim=True)).flatten(1)
+        is_plain = (part.amax((2, 3)) == part.amin((2, 3))).all(1, keepdim=True)
+        rows.append(F.normalize(torch.where(is_plain, 1.0, centred), dim=1))
     return torch.cat(rows)
 
 

@@ -41,6 +41,20 @@ def test_a_column_that_is_not_there_is_refused_with_what_is(two_labels, tmp_path
         load(two_labels, tmp_path / "cache", **columns)
 
 
+def test_a_label_is_one_value(tmp_path):
+    """Several to a picture are refused, and so is a missing number, which is kept as one not equal to itself."""
+    folder = hub_folder(tmp_path / "set", {"train": [0, 1, 2, 3]}, names=list("abcd"))
+    (file,) = (folder / "data").glob("train*")
+    rows = datasets.Dataset.from_parquet(str(file))
+    rows.add_column("several", [[0, 1], [1], [0], [1]]).add_column("real", [0.0, 1.0, 0.0, float("nan")]).to_parquet(
+        file
+    )
+    with pytest.raises(BenchmarkError, match=r"several \((List|Sequence)\).*; expected one of images and several"):
+        load(folder, tmp_path / "cache", label="several")
+    with pytest.raises(BenchmarkError, match="1 of 4 pictures have no label"):
+        load(folder, tmp_path / "cache", label="real")
+
+
 def test_a_known_set_with_other_labels_need_not_have_the_size_published(two_labels, tmp_path, monkeypatch):
     known = HubSet(str(two_labels), "image", "label", ("train",), "test", size=(4, 4, 2))
     monkeypatch.setitem(CATALOGUE, "drawn", known)

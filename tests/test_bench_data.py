@@ -1,6 +1,7 @@
 import io
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import picture_folders
@@ -247,6 +248,23 @@ def test_pictures_that_cannot_be_read_here_are_named_not_passed_over(tmp_path, c
         load(folder, cache)
 
 
+def test_a_picture_that_could_not_be_read_once_is_not_remembered_as_damaged(tmp_path, cache, monkeypatch):
+    folder = image_folder(tmp_path / "set")
+    read = Path.read_bytes
+
+    def too_many(path):
+        if path.name == "0003.png":
+            raise OSError(24, "Too many open files", str(path))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", too_many)
+        with pytest.raises(BenchmarkError, match=r"^train/ant/0003\.png cannot be read \(Too many open files\); try"):
+            load(folder, cache, skip_corrupt=True)
+    assert leftovers(cache) == []
+    assert len(load(folder, cache).train.labels) == 11
+
+
 @pytest.mark.parametrize("layout", ["classes beside each other", "train alone", "train alone, as on the Hub"])
 def test_a_set_without_a_test_part_sets_a_fifth_of_each_class_aside(tmp_path, cache, capsys, layout):
     if layout == "train alone, as on the Hub":
@@ -305,6 +323,9 @@ def test_folders_of_the_wrong_layout_are_refused_with_what_was_found(tmp_path, c
     half = image_folder(tmp_path / "half" / "pictures", {"Train": {"ant": 1, "bee": 1}, "test": {"ant": 1, "bee": 1}})
     with pytest.raises(BenchmarkError, match=r"; rename Train to train$"):
         load(half, cache)
+    beside = image_folder(tmp_path / "beside", {"bare": {"ant": 1, "bee": 1, "Test": 1}}) / "bare"
+    with pytest.raises(BenchmarkError, match=r"3 folders \(Test, ant, bee\); expected .*; rename Test to test$"):
+        load(beside, cache)
     one = image_folder(tmp_path / "one", {"bare": {"ant": 1}}) / "bare"
     with pytest.raises(BenchmarkError, match=r"1 folders \(ant\); expected"):
         load(one, cache)

@@ -233,8 +233,9 @@ def test_features_only(name: str) -> None:
     torch.testing.assert_close(early[0], maps[0])
 
 
-def test_features_by_fx() -> None:
-    by_fx, plain = (narrow(VARIANTS[0], features_only=True, **how).eval() for how in ({"feature_cls": "fx"}, {}))
+@pytest.mark.parametrize("name", ["hornet_tiny_7x7", "hornet_tiny_gf"])
+def test_features_by_fx(name: str) -> None:
+    by_fx, plain = (narrow(name, features_only=True, **how).eval() for how in ({"feature_cls": "fx"}, {}))
     by_fx.load_state_dict(
         {name.replace("stages_", "stages."): each for name, each in plain.state_dict().items()}, strict=False
     )

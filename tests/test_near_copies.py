@@ -42,6 +42,14 @@ def test_a_copy_is_found_and_nothing_else(pictures, tmp_path, monkeypatch, capsy
     assert found == {"test_pictures": 10, "near_copies": 1, "of_the_same_class": 0}
 
 
+def test_pictures_of_one_colour_are_copies_of_each_other_alone():
+    plain = np.full((2, 40, 40, 3), 255, dtype=np.uint8)
+    plain[1, :, :, 0] = 7
+    drawn = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), dtype=np.uint8)
+    likeness = near_copies.thumbnails(plain) @ near_copies.thumbnails(np.concatenate([plain, drawn])).T
+    assert likeness.numpy() == pytest.approx(np.array([[1, 1, 0, 0]] * 2), abs=1e-4)
+
+
 def finish(what, store, mistakes):
     """Write a run of ten test pictures for every arm and seed in ``mistakes``: wrong rows, None if not told."""
     for run in what.plan(store):

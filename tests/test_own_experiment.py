@@ -356,6 +356,21 @@ def test_a_source_by_other_labels_of_the_same_pictures_is_refused(mine):
         list(load_experiment(str(mine / "mine.toml"), "small").plan(ResultStore(mine / "none")))
 
 
+def test_configurations_of_a_data_set_are_sets_of_their_own(mine):
+    text = MINE.replace('"scratch:./pictures/../pictures"', '"scratch:real"')
+    (mine / "mine.toml").write_text(text + 'data.real = { name = "./pictures", subset = "real" }\n')
+    experiment = load_experiment(str(mine / "mine.toml"), "small")
+    assert not experiment.is_same_data("mine", "real")
+    sources = [run for run in experiment.plan(ResultStore(mine / "none")) if run.target == "real"]
+    assert sources and {run.config.data.evaluate for run in sources} == {"test"}
+
+
+def test_only_from_new_weights_are_filters_kept_for_others(mine):
+    (mine / "mine.toml").write_text(MINE.replace("kwargs = {", 'initial = "pretrained", kwargs = {'))
+    with pytest.raises(BenchmarkError, match="which begins with pretrained weights; only of one from new weights are"):
+        list(load_experiment(str(mine / "mine.toml"), "small").plan(ResultStore(mine / "none")))
+
+
 @pytest.mark.parametrize("key", ["num_classes", "checkpoint_path", "pretrained"])
 def test_what_a_run_says_of_its_network_is_no_keyword(mine, key):
     (mine / "mine.toml").write_text(MINE.replace("kwargs = {", f"kwargs = {{ {key} = 1,"))

@@ -349,6 +349,7 @@ def test_series_and_retention(store):
     assert series[2]["relative_deviation"] == pytest.approx(21.213203)
     bars = make_section(replace(what, layout="bars"), store, None)
     assert row(bars, "retention", arm="AnB/12")["retention"] == 65.0  # 20 / 40 and 40 / 50
+    assert main_figures(make_section(bars.experiment.only(arms=["scratch"]), store, None)) == [""]
 
 
 def test_a_series_is_compared_with_the_controls_of_the_same_n(store):

@@ -247,9 +247,39 @@ def test_an_arm_with_a_recipe_of_its_own_neither_gains_nor_stops_the_others(stor
     assert (verdict.outcome, verdict.best, verdict.gains, verdict.apart) == ("gain", "bank", ("bank",), ("longer",))
     said = " ".join(map(plain_text, section.sentences))
     assert (
-        "not like the controls in training, kind or what is frozen, so not judged: longer." in said
+        "not like the controls in training, first weights, kind or what is frozen, so not judged: longer." in said
         and "above all of these" not in said
     )
+
+
+def test_a_bank_in_a_pretrained_network_is_not_compared_with_new_weights(store):
+    pretrained = {**BANK, "name": "helped", "initial": "pretrained"}
+    section = three_seeds(store, (SCRATCH, RANDOM, BANK, pretrained), helped=[40.0, 51.0, 62.0])
+    verdict = judge(section.results, *PLACE)
+    assert (verdict.best, verdict.gains, verdict.apart) == ("bank", ("bank",), ("helped",))
+    assert row(section, "arms", arm="helped")["what"] == "pretrained, scale-space-8, frozen"
+
+
+def test_a_control_with_weaker_weights_lets_nothing_be_claimed(store):
+    weak = {**RANDOM, "initial": "small-depthwise"}
+    verdict = judge(three_seeds(store, (SCRATCH, weak, BANK)).results, *PLACE)
+    assert verdict.refusal == "random does not begin with the weights that bank begins with"
+
+
+def test_one_seed_of_a_high_level_hides_no_loss(store):
+    other = {"name": "other", "bank": "gaussian-covariance"}
+    section = three_seeds(store, (SCRATCH, RANDOM, BANK, other), bank=[5.0, 14.0, 24.0])
+    write_run(next(run for run in section.experiment.plan(store) if run.arm == "other"), store, 50.0, 1.0)
+    verdict = judge(make_section(section.experiment, store, None).results, *PLACE)
+    assert (verdict.best, verdict.outcome, verdict.incomplete) == ("bank", "loss", ("other",))
+
+
+def test_a_rate_of_ones_own_is_told(store):
+    own = {"name": "own", "bank": "gaussian-covariance", "train": {"lr": 4e-3}}
+    what = experiment([SCRATCH, own], lrs=[1e-3, 2e-3])
+    finish(what, store, lambda run: 20.0 + run.config.seed)
+    note = make_section(what, store, None).tables["arms"].note
+    assert "did best for it on the validation part. The rate of own is the experiment's, whatever did best." in note
 
 
 @pytest.mark.parametrize(

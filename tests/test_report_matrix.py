@@ -80,6 +80,14 @@ def test_triangles_and_mutual_harm(store):
     assert "each does worse with the other's filters: flowers and pets." in said
 
 
+def test_filters_of_no_data_are_no_pair(store):
+    formula = {"name": "formula", "bank": "scale-space-8"}
+    figures = {**FIGURES, "formula": [(99.0, 99.0)] * 3}
+    with_it = matrix_section(store, [SCRATCH, RANDOM, FROM, formula], figures)
+    assert rows(with_it, "triangles") == rows(matrix_section(store, [SCRATCH, RANDOM, FROM], FIGURES), "triangles")
+    assert rows(with_it, "triangles", part="all")[0]["pairs"] == 6
+
+
 def test_below_the_diagonal_the_source_is_larger(store):
     """Sources that are no targets have a place by size too; targets named the other way round change nothing."""
     arms = [SCRATCH, RANDOM, SELFFER, {"name": "from", "vary": {"bank": ["scratch:flowers", "scratch:imagenet"]}}]

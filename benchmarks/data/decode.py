@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from ..config import BenchmarkError
 from .source import Pictures
 
 _CHUNK = 256  # pictures in memory at once
@@ -58,6 +59,9 @@ def decode_all(pictures: Pictures, size: int, title: str) -> Iterator[tuple[int,
 
     On threads: Pillow decodes and resizes without Python's lock, and a thread, unlike a process, cannot be left behind
     by a parent that was killed. A progress bar with the time left goes to a terminal's standard error.
+
+    Raises:
+        BenchmarkError: a picture cannot be read. That may pass, so it is no property of the picture to be remembered.
     """
 
     def attempt(data: bytes | Exception) -> np.ndarray | str:
@@ -73,8 +77,12 @@ def decode_all(pictures: Pictures, size: int, title: str) -> Iterator[tuple[int,
     def read(index: int) -> bytes | Exception:
         try:
             return pictures.read(index)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             return error
+        except OSError as error:
+            raise BenchmarkError(
+                f"{pictures.name(index)} cannot be read ({error.strerror or error}); try again"
+            ) from error
 
     total = len(pictures.labels)
     threads = min(os.cpu_count() or 1, _MOST_THREADS)

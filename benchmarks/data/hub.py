@@ -104,7 +104,8 @@ def _read(loaded: dict[str, Any], place: str, wanted: HubSet) -> Opened:
     features = next(iter(loaded.values())).features
     image = wanted.image or _only(features, datasets.Image)
     label = wanted.label or ("label" if "label" in features else _only(features, datasets.ClassLabel))
-    if image is None or label not in features or not isinstance(features.get(image), datasets.Image):
+    is_label = isinstance(features.get(label), (datasets.Value, datasets.ClassLabel))
+    if image is None or not is_label or not isinstance(features.get(image), datasets.Image):
         found = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
         expected = f"{wanted.image or 'one of images'} and {label or 'label'}"
         raise BenchmarkError(
@@ -117,7 +118,8 @@ def _read(loaded: dict[str, Any], place: str, wanted: HubSet) -> Opened:
         classes = list(features[label].names)
         number = {value: value for value in range(len(classes))}
     else:  # names, or numbers without names
-        values = sorted({value for column in raw.values() for value in column if value is not None})
+        # no number is not equal to itself: that is how missing ones are kept
+        values = sorted({value for column in raw.values() for value in column if value is not None and value == value})
         classes, number = [str(value) for value in values], {value: index for index, value in enumerate(values)}
     splits = {}
     for split, rows in loaded.items():

@@ -10,7 +10,18 @@ import numpy as np
 
 from ..config import BenchmarkError
 from .catalogue import HubSet
-from .source import LAYOUTS, SPLITS, Opened, Pictures, Source, roles, stat_fingerprint, visible_files, what_is_in
+from .source import (
+    LAYOUTS,
+    SPLITS,
+    Opened,
+    Pictures,
+    Source,
+    misspelt_parts,
+    roles,
+    stat_fingerprint,
+    visible_files,
+    what_is_in,
+)
 
 # also those that Pillow cannot read everywhere: a picture that is left out has to be named
 _SUFFIXES = {
@@ -111,7 +122,7 @@ def _classes_of(folder: Path) -> dict[str, list[Path]]:
     """Return the classes beside each other, nothing if the folders are none: in a part's lie no pictures.
 
     Raises:
-        BenchmarkError: some are, and others are empty.
+        BenchmarkError: some are, and others are empty, or one is called like a part.
     """
     found = _classes(folder)
     classes = [name for name, files in found.items() if any(path.parent == folder / name for path in files)]
@@ -119,6 +130,8 @@ def _classes_of(folder: Path) -> dict[str, list[Path]]:
     if len(classes) > 1 and empty:
         named = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
         raise BenchmarkError(f"{folder} has {len(classes)} folders of pictures, and none in {named}: fill or remove it")
+    if len(classes) > 1 and (hint := misspelt_parts(folder)):
+        raise BenchmarkError(f"{folder} holds {what_is_in(folder)}; {LAYOUTS}{hint}")
     return found if 1 < len(classes) == len(found) else {}
 
 

@@ -79,7 +79,7 @@ def main_figures(section: Section) -> list[str]:
             for target in experiment.targets
         }
         figures = _headed(
-            (target, _wide(*retention_bars(rows, experiment.models))) for target, rows in by_target.items()
+            (target, _wide(*retention_bars(rows, experiment.models))) for target, rows in by_target.items() if rows
         )
         return [block(section, "retention", figures, folded(again, section, "retention"))]
     return []

@@ -141,7 +141,7 @@ def triangles_table(results: Results, matrix: Table) -> Table:
     place = size_rank(results)
     rows: list[Sequence[Value]] = []
     for model in results.experiment.models:
-        points = _points(matrix, model)
+        points = _points(results, matrix, model)
         ranked = {pair: value for pair, value in points.items() if {*pair} <= place.keys()}
         parts = {
             "all": list(points.values()),
@@ -177,7 +177,7 @@ def matrix_sentences(results: Results, matrix: Table, triangles: Table) -> list[
             where = "" if row["part"] == "all" else f" {row['part']}"
             counts += [Figure(row["better"], "count"), " of ", Figure(row["pairs"], "count"), f" pairs{where}, "]
         sentences.append([*counts[:-1], str(counts[-1]).replace(", ", ".")])
-        points = _points(matrix, model)
+        points = _points(results, matrix, model)
         harmful = [
             f"{source} and {target}"
             for (source, target), value in points.items()
@@ -202,14 +202,18 @@ def _source(cell: Cell, role: str) -> str:
     """Return the column of a cell: the data that its filters were learnt on, else the arm's name."""
     if role == DIAGONAL:
         return cell.target
-    bank = cell.bank or ""
-    return bank.removeprefix("scratch:") if bank.startswith("scratch:") else label(cell.arm)
+    return (cell.bank or "").removeprefix("scratch:") if _is_learnt(cell) else label(cell.arm)
 
 
-def _points(matrix: Table, model: str) -> dict[tuple[str, str], float]:
-    """Return the differences as shown, by source and target."""
+def _points(results: Results, matrix: Table, model: str) -> dict[tuple[str, str], float]:
+    """Return the differences as shown, by source and target; of filters that were learnt from other data alone."""
     return {
         (str(row["source"]), str(row["target"])): round(float(row["difference"]), 1)
         for row in matrix.rows
         if row["model"] == model and row["role"] == TRANSFER and row["difference"] is not None
+        if _is_learnt(results.cells[model, str(row["target"]), str(row["arm"])])
     }
+
+
+def _is_learnt(cell: Cell) -> bool:
+    return (cell.bank or "").startswith("scratch:")

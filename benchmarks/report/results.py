@@ -365,13 +365,12 @@ def _series(arm: str) -> str:
 def describe_arm(arm: Mapping[str, Any]) -> str:
     """Say in a line what is done to the network before it is trained."""
     bank, inject = arm.get("bank"), dict(arm.get("inject", {}))
+    begins = [f"from {arm['teacher']}"] if arm.get("teacher") else []
+    begins = [str(arm["initial"]), *begins] if arm.get("initial") else begins
     if bank is None:
-        parts = [str(arm.get("initial") or "new weights, all trained")]
-        if arm.get("teacher"):
-            parts.append(f"from {arm['teacher']}")
-        return ", ".join(parts)
+        return ", ".join(begins or ["new weights, all trained"])
     frozen = inject.pop("freeze", True)
-    parts = [str(bank).rsplit("/", 1)[-1], *([] if arm.get("kind") is None else [str(arm["kind"])])]
+    parts = [*begins, str(bank).rsplit("/", 1)[-1], *([] if arm.get("kind") is None else [str(arm["kind"])])]
     parts += [f"{op}({_arguments(arguments)})" for op, arguments in arm.get("steps", ())]
     parts += [_arguments(inject)] if inject else []
     later = arm.get("train", {}).get("freeze_epoch")

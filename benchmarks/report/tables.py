@@ -54,6 +54,9 @@ def _rates(results: Results) -> str:
     experiment = results.experiment
     tuned = [len(experiment.lrs_for(target)) > 1 for target in experiment.targets]
     said = _best_rates(results, tuned)
+    own = dict.fromkeys(cell.arm for cell in results.cells.values() if "lr" in cell.recipe)
+    if any(tuned) and own:
+        said += f" The rate of {', '.join(map(label, own))} is the experiment's, whatever did best."
     for target, is_tuned in zip(experiment.targets, tuned, strict=True):
         if is_tuned and (other := experiment.tuned_on(target)) != target:
             said += f" For {target} they were tried on {other}."

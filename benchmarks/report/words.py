@@ -65,6 +65,7 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
         arm
         for arm in finished
         if _otherwise_trained(results, model, target, arm)
+        or _otherwise_begun(results, model, target, arm)
         or _is_of_another_kind(results, model, target, arm)
         or _otherwise_frozen(results, model, target, arm)
     )
@@ -72,9 +73,11 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
     means = {arm: fmean(cells[arm].top1) for arm in alike or finished}
     samples = {arm: _over(results, model, target, arm) for arm in means}
     signs = {arm: {sample.sign for sample in samples[arm].values()} for arm in means}
-    gains = tuple(arm for arm in means if signs[arm] == {1} and _is_comparable(results, model, target, arm))
-    losses = tuple(arm for arm in means if -1 in signs[arm] and _is_comparable(results, model, target, arm))
-    best = max(gains or means, key=lambda arm: means[arm], default=None)
+    # seeds differ in their level, so a mean over some of them says nothing beside one over all
+    judged = [arm for arm in means if _is_comparable(results, model, target, arm)]
+    gains = tuple(arm for arm in judged if signs[arm] == {1})
+    losses = tuple(arm for arm in judged if -1 in signs[arm])
+    best = max(gains or judged or means, key=lambda arm: means[arm], default=None)
     refusal = _refusal(results, model, target, best)
     return Verdict(
         model,
@@ -86,16 +89,11 @@ def judge(results: Results, model: str, target: str) -> Verdict | None:
         samples[best] if best else {},
         () if refusal else gains,
         () if refusal else losses,
-        *((), ()) if refusal else _split(results, model, target, [arm for arm in means if arm not in gains + losses]),
+        () if refusal else tuple(arm for arm in judged if arm not in gains + losses),
+        () if refusal else tuple(arm for arm in means if arm not in judged),
         () if refusal else apart,
         () if results.shapeless(model, target) else tuple(results.controls(model, target)),
     )
-
-
-def _split(results: Results, model: str, target: str, arms: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the arms that can be compared, and those that cannot."""
-    comparable = tuple(arm for arm in arms if _is_comparable(results, model, target, arm))
-    return comparable, tuple(arm for arm in arms if arm not in comparable)
 
 
 def _over(results: Results, model: str, target: str, arm: str) -> dict[str, Sample]:
@@ -140,6 +138,8 @@ def _refusal(results: Results, model: str, target: str, best: str | None) -> str
         return f"{label(each)} lacks {len(cells[each].missing)} of its seeds"
     for each in _otherwise_trained(results, model, target, best):
         return f"{label(each)} is not trained as {label(best)} is"
+    for each in _otherwise_begun(results, model, target, best):
+        return f"{label(each)} does not begin with the weights that {label(best)} begins with"
     for each in _stalled(results, model, target, best):
         return f"{label(each)} did not learn in {cells[each].stalled} of its {len(cells[each].runs)} runs"
     if len({cell.lrs_tried for cell in cells.values() if cell.runs}) > 1:
@@ -215,6 +215,17 @@ def _otherwise_trained(results: Results, model: str, target: str, arm: str) -> l
     return [each for each in opposite.values() if each is not None and _recipe(cells[each]) != _recipe(cells[arm])]
 
 
+def _otherwise_begun(results: Results, model: str, target: str, arm: str) -> list[str]:
+    """Name the controls of an arm that have other weights in all that no bank goes into: pretrained, or a teacher's."""
+    cells = results.at(model, target)
+    opposite = _opposites(results, model, target, arm)
+    return [each for each in opposite if _beginning(cells[each]) != _beginning(cells[arm])]
+
+
+def _beginning(cell: Cell) -> tuple[object, object]:
+    return cell.about.get("initial"), cell.about.get("teacher")
+
+
 def _recipe(cell: Cell) -> dict[str, object]:
     return {key: value for key, value in cell.recipe.items() if key != "freeze_epoch"}
 
@@ -287,7 +298,7 @@ def sentences(verdict: Verdict) -> list[Sentence]:
         "not told apart from a control": verdict.undecided,
         "lack seeds or did not learn, or a control of theirs, so not judged": verdict.incomplete,
         "below a control": verdict.losses,
-        "not like the controls in training, kind or what is frozen, so not judged": verdict.apart,
+        "not like the controls in training, first weights, kind or what is frozen, so not judged": verdict.apart,
     }
     said: list[Sentence] = [told]
     for what, arms in groups.items():

@@ -2,6 +2,7 @@
 
 import torch
 from timm.layers import LayerNorm2d
+from timm.models import register_notrace_module
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +29,7 @@ def resize_filter(weight: Tensor, size: Size) -> Tensor:
     return F.interpolate(weight.permute(3, 0, 1, 2), size, mode="bilinear", align_corners=True).permute(1, 2, 3, 0)
 
 
+@register_notrace_module  # whether its weight is resampled is a matter of the map's size
 class GlobalLocalFilter(nn.Module):
     """The stand-in for gnConv's 7x7 depthwise convolution (2207.14284, section 3, on large kernels).
 
