@@ -70,6 +70,8 @@ def info(
         meant = at_revision(meant, revision, bank)
     if isinstance(meant, BuiltinName):
         facts = {**_recipe_facts(meant.recipe), "of": meant.of}
+        if revision is not None and not meant.of:
+            facts["revision"] = revision
         if meant.of:  # a control or a fit made of a bank has that bank's licence
             of = parse_name(meant.of) if revision is None else at_revision(parse_name(meant.of), revision, meant.of)
             licence: str | None

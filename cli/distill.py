@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from masterkey.errors import MasterkeyError, SaveError
+from masterkey.extra import needs
 from masterkey.names import BuiltinName, PathName, is_there, load_bank, parse_name
 
 from .options import as_path, parse_size
@@ -60,6 +61,8 @@ def distill(
     """
     if curve is not None and curve.suffix.lower() != ".png":
         raise typer.BadParameter(f"{curve} must end in .png; its figures go beside it as .csv", param_hint="--curve")
+    if curve is not None:
+        needs("matplotlib.figure")  # before the work: here it was asked for
     from masterkey.distill.curve import EVERY, FEW, is_curve
     from masterkey.folder import CURVE_NAMES, require_replaceable
 

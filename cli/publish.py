@@ -135,7 +135,7 @@ def push(
         "sha256": bank.sha256,
         "files": {name: len(data) for name, data in files.items()},
     }
-    if bank.metadata.licence is None:
+    if not bank.metadata.licence:
         tell(f"the licence of {bank.name} is unknown, and its card says so")
     if not dry:
         with doing(f"publishing {bank.name}"):

@@ -80,7 +80,8 @@ def build_folder(
 ) -> Bank:
     """Make a recipe's bank and write it as a folder, with the recipe's words and figures on its card.
 
-    A bank of weights that no name leads to is left as it is where its folder holds it already.
+    A bank of weights that no name leads to is taken from the folder where that holds it already; what is missing beside
+    it is written.
 
     ``allow_degenerate`` writes it even if most of its filters are in degenerate layers.
 
@@ -92,8 +93,8 @@ def build_folder(
     if source is None and recipe.rule == "extracted" and recipe.source is None and (folder / WEIGHTS_NAME).exists():
         bank = Bank(*read(folder / WEIGHTS_NAME))
         check_built(bank, recipe, pinned)
-        return bank
-    bank = build_bank(recipe, source=source, pinned=pinned, **download_options)
+    else:
+        bank = build_bank(recipe, source=source, pinned=pinned, **download_options)
     if not allow_degenerate:
         require_quality(bank)
     write_folder(folder, bank_files(bank, recipe=recipe))

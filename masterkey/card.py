@@ -6,6 +6,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from .catalog import Recipe, recipes
+from .index import index
 from .licence import hub_front_matter, is_non_commercial, licence_parts, stated_parts
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ def card_text(bank: "Bank", *, where: str = FOLDER, recipe: Recipe | None = None
     Args:
         bank: the bank.
         where: what ``create_model`` is to be given: the repository's name, once there is one.
-        recipe: what else to say of it, and the figures measured; the built-in one of that name if not given.
+        recipe: what else to say of it, and the figures measured; if not given, the built-in one whose filters they are.
     """
     about = bank.metadata
-    recipe = recipe or recipes().get(about.name)
+    recipe = recipe or _recipe_of(bank)
     template = Template(files("masterkey").joinpath("card.md").read_text(encoding="utf-8"))
     source = " ".join(filter(None, [about.source.kind, about.source.id, about.source.revision]))
     layerwise = ', inject_kwargs={"policy": "layerwise"}'
@@ -70,6 +71,20 @@ def licence_text(bank: "Bank") -> str | None:
             "",
         ]
     )
+
+
+def _recipe_of(bank: "Bank") -> Recipe | None:
+    """Return the built-in recipe that gave a bank's very filters: what is made of them keeps the name alone."""
+    about = bank.metadata
+    recipe, known = recipes().get(about.name), index().get(about.name)
+    if recipe is None:
+        return None
+    if known is not None and known.sha256 is not None:
+        return recipe if bank.sha256 == known.sha256 else None
+    is_made_alike = [step["op"] for step in about.transformations] == [operation for operation, _ in recipe.steps]
+    is_of_its_kind = (about.source.kind == "computed") is (recipe.rule == "computed")
+    counts = known.counts() if known is not None and not recipe.steps else {}
+    return recipe if is_made_alike and is_of_its_kind and counts in ({}, bank.counts()) else None
 
 
 def hub_models(base_model: str | None) -> list[str]:

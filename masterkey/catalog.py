@@ -1,6 +1,7 @@
 """The built-in banks, read from their recipes; imports neither torch nor timm."""
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -73,6 +74,11 @@ class Recipe:
     def is_url(self) -> bool:
         """Whether the source is a file behind a URL, which has no revisions."""
         return self.source is not None and self.source.startswith(("https://", "http://"))
+
+    @property
+    def is_of_hub(self) -> bool:
+        """Whether the source is weights in a repository of the Hub, which has revisions."""
+        return self.source is not None and not self.is_url
 
     @property
     def terms(self) -> str:
@@ -156,6 +162,10 @@ def _problem(raw: Mapping[str, Any]) -> str | None:
             return f"unknown field {key!r:.60}; known: {', '.join(known)}"
         if type(value) is not _TYPES.get(key, str):
             return f"{key} = {value!r:.60} is not of type {_TYPES.get(key, str).__name__}"
+    if empty := [key for key in known[:_REQUIRED] if not raw[key].strip()]:
+        return f"its {empty[0]} is empty"
+    if not math.isfinite(raw.get("factor", 1.0)):
+        return f"factor = {raw['factor']} is no number to multiply by"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", raw["name"]):  # it names a folder
         return f"name = {raw['name']!r:.60} is not of letters, digits, '.', '_' and '-' alone"
     if raw["rule"] not in RULES:

@@ -16,6 +16,7 @@ from .depthwise import Found, require_layers
 from .errors import BankFormatError, CheckpointError, UnknownNameError
 from .format import check_finite, file_sha256
 from .host import on_host
+from .licence import licence_parts
 from .mask import stage_of
 from .metadata import KINDS, Layer, Metadata, Source, check_layer_name
 from .names import expanded, is_remote, load_bank
@@ -258,7 +259,8 @@ def from_checkpoint(
         local_files_only: take what was fetched before, and ask no network.
 
     Raises:
-        CheckpointError: the file cannot be read safely, or holds no filters of that kind.
+        CheckpointError: the file cannot be read safely, holds no filters of that kind, or, behind a URL or on the Hub,
+            is under a licence that the one given would lose.
         HubError: a remote file cannot be fetched.
         UnknownNameError: a revision of a local file.
         BankFormatError: a filter is NaN or infinite.
@@ -267,6 +269,14 @@ def from_checkpoint(
     if is_remote(path_or_url):
         bank = load_bank(path_or_url, revision, cache_dir, token, local_files_only, kind)
         known = bank.metadata
+        if known.kind != kind:
+            raise CheckpointError(f"{path_or_url} is a bank of {known.kind} filters, so there are no {kind} ones in it")
+        lost = set(licence_parts(known.licence)) - {"other", "unknown", *licence_parts(licence or known.licence)}
+        if lost:
+            raise CheckpointError(
+                f"{path_or_url} is under {known.licence} as it says itself, which {licence} would not keep; leave the "
+                "licence out"
+            )
         about = replace(
             known,
             name=name or known.name,

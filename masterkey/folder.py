@@ -73,14 +73,23 @@ def require_replaceable(folder: Path) -> None:
     names = (WEIGHTS_NAME, CARD_NAME, LICENCE_NAME, CONFIG_NAME, ATLAS_NAME, ASSIGNMENT_NAME)
     there = [name for name in names if is_there(str(folder / name)) and (folder / name).is_file()]
     card = folder / CARD_NAME
-    has_card = CARD_NAME in there and CARD_SIGN in _read(card)
     # a bank may be its weights alone, in a folder whose other files are a project's: these go by the card
+    has_card = CARD_SIGN in _read(card) if CARD_NAME in there else _is_config_of_weights(folder)
     foreign = [name for name in there if not (_is_bank(folder / name, has_card) if name == WEIGHTS_NAME else has_card)]
     if foreign:
         raise SaveError(
             f"cannot write a bank into {str(folder)!r:.300}: its {' and '.join(foreign)} would be replaced, and "
             f"{'belongs' if len(foreign) == 1 else 'belong'} to no bank; give a folder of its own; nothing was changed"
         )
+
+
+def _is_config_of_weights(folder: Path) -> bool:
+    """Whether ``config.json`` says what the weights beside it say: so a bank's folder is known that lost its card."""
+    try:
+        stated = read_header(folder / WEIGHTS_NAME).metadata.get(METADATA_KEY, "")
+        return (folder / CONFIG_NAME).read_bytes() == stated.encode() + b"\n"
+    except (OSError, BankFormatError):
+        return False
 
 
 def _read(card: Path) -> bytes:

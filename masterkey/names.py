@@ -264,7 +264,7 @@ def at_revision(meant: Name, revision: str, name: str) -> Name:
     """
     if len(revision) > _LONGEST or ".." in revision or not re.fullmatch(r"[\w./-]+", revision, re.ASCII):
         raise UnknownNameError(f"{_shown(revision)} is no revision: a branch, a tag or a commit is")
-    if isinstance(meant, BuiltinName) and meant.recipe.rule == "extracted":
+    if isinstance(meant, BuiltinName) and meant.recipe.is_of_hub:
         return meant
     if not isinstance(meant, HubFileName | TimmName | RepositoryName):
         raise UnknownNameError(f"{_shown(name, most=300)} has no revisions; those of a repository on the Hub have")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from samples import make_bank
@@ -10,6 +11,7 @@ from samples import make_bank
 from masterkey import Bank, join
 from masterkey.card import card_text, counts_text, licence_text
 from masterkey.catalog import recipes
+from masterkey.index import index
 from masterkey.licence import HUB_LICENCES, hub_front_matter, is_non_commercial
 
 
@@ -54,11 +56,26 @@ def test_card_of_a_repository(bank):
 
 def test_card_of_a_recipes_bank_has_its_words(bank):
     recipe = recipes()["convnext-tiny.in1k"]
-    named = bank.renamed(recipe.name)
+    layers = index()[recipe.name].layers
+    filters = {layer.name: torch.ones(layer.filters, 1, *layer.kernel) for layer in layers}
+    named = Bank(filters, replace(bank.metadata, name=recipe.name, layers=layers))
     assert recipe.card.strip() in card_text(named)
     assert "## Figures" not in card_text(named)
+    for other in (named.shuffled(0), bank.renamed(recipe.name)):
+        assert recipe.card.strip() not in card_text(other)
     figures = card_text(bank, recipe=replace(recipe, figures={"Pets | frozen": "1.5 %"}))
     assert "## Figures" in figures and "| Pets \\| frozen | 1.5 % |" in figures
+
+
+def test_figures_are_of_the_very_filters_that_they_were_measured_with():
+    """What is made of a bank keeps its name: its control would else state its accuracy."""
+    bank = Bank.from_pretrained("convnext-atto.tiny-imagenet.8-keys")
+    (figure, *_) = recipes()[bank.name].figures.values()
+    assert figure in card_text(bank)
+    drawn = Bank.from_filters(torch.randn(8, 7, 7), name=bank.name)
+    for other in (bank.pixel_shuffled(0), bank.resized(5), drawn):
+        assert other.name == bank.name
+        assert "## Figures" not in card_text(other) and figure not in card_text(other)
 
 
 def test_card_says_what_is_unknown():

@@ -69,6 +69,16 @@ def test_a_bank_behind_a_url_is_that_bank(hub):
         Bank.from_pretrained(broken)
 
 
+def test_a_bank_behind_a_url_stays_what_it_says(hub):
+    bank = small_bank()
+    url = hub.put("sub/model.safetensors", encode(bank.layers, bank.metadata))
+    assert Bank.from_checkpoint(url, name="other", licence="MIT AND Apache-2.0").sha256 == bank.sha256
+    with pytest.raises(CheckpointError, match="is a bank of depthwise filters, so there are no dense ones in it"):
+        Bank.from_checkpoint(url, "dense")
+    with pytest.raises(CheckpointError, match=r"is under MIT as it says itself, which Apache-2\.0 would not keep"):
+        Bank.from_checkpoint(url, licence="Apache-2.0")
+
+
 def test_metadata_of_a_url(hub):
     url = hub.put("sub/net.pth", ZIPPED)
     about = Bank.from_checkpoint(f"{url}?secret=1", licence="MIT", name="mine").metadata
@@ -183,6 +193,8 @@ def test_no_server(hub):
     [
         ("x.onnx", b"", "unknown kind of checkpoint '.onnx'"),
         ("x", b"", "unknown kind of checkpoint ''"),
+        ("empty.safetensors", b"", "is empty"),
+        ("empty.pth", b"", "is empty"),
         ("page.safetensors", b"<!DOCTYPE html><html>" + b" " * 600, "a web page"),
         ("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
         ("torch.safetensors", ZIPPED, "a torch checkpoint or another pickle"),
@@ -199,7 +211,7 @@ def test_no_server(hub):
 )
 def test_files_that_are_none(hub, file, data, words):
     url = hub.put(file, data)
-    with pytest.raises((CheckpointError, BankFormatError), match=words) as caught:
+    with pytest.raises((CheckpointError, BankFormatError, HubError), match=words) as caught:
         Bank.from_checkpoint(url)
     assert file in str(caught.value)
     assert str(caught.value).isprintable()

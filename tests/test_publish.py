@@ -125,6 +125,19 @@ def test_weights_that_are_no_bank_stay(hub, shell, folder):
     assert {name: hub.read("org/network", name) for name in content(hub, "org/network")} == files
 
 
+def test_what_another_bank_had_does_not_stay_beside_this_one(hub, shell, bank, tmp_path):
+    joined = join([bank, make_bank("theirs", licence="CC-BY-4.0")]).save_pretrained(tmp_path / "joined")
+    hub.add("org/one", {"notes.txt": b"mine"})
+    assert shell("push", joined, "org/one").returncode == 0
+    assert content(hub, "org/one") == {*FILES, "LICENSE", "notes.txt"}
+    assert shell("push", bank.save_pretrained(tmp_path / "alone"), "org/one").returncode == 0
+    assert content(hub, "org/one") == {*FILES, "notes.txt"}
+    files = {path: hub.read("org/one", path) for path in content(hub, "org/one")}
+    hub.add("org/one", {**files, "LICENSE": b"added by hand"})
+    assert shell("push", tmp_path / "alone", "org/one").returncode == 0
+    assert hub.read("org/one", "LICENSE") == b"added by hand"
+
+
 def test_a_pull_request_from_python(hub, folder, tmp_path):
     hub.add("org/theirs", {"README.md": b"theirs"})
     code = (

@@ -112,6 +112,10 @@ def test_commands_show_the_url_and_no_revision(capfd):
     facts = json.loads(capfd.readouterr().out)
     assert facts["source"].endswith("8Filters.txt") and facts["sha256"] == index()[KEYS].sha256
     assert "revision" not in facts and facts["filters"] == {"7x7": 8}
+    assert run(["info", KEYS, "--revision", "v9"]) == 1
+    assert f"'{KEYS}' has no revisions" in capfd.readouterr().err
+    assert run(["info", "convnext-tiny.in1k", "--revision", "v9", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["revision"] == "v9"
 
 
 def test_a_server_that_is_not_there_is_one_sentence(tmp_path: Path):

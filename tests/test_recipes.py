@@ -17,7 +17,7 @@ from masterkey.checkpoint import select_tensors
 from masterkey.cli.main import run
 from masterkey.create import build_timm
 from masterkey.depthwise import require_layers
-from masterkey.errors import BankFormatError, RecipeError, SaveError
+from masterkey.errors import BankFormatError, QualityError, RecipeError, SaveError
 from masterkey.extract import wanted_for
 from masterkey.index import IndexEntry, format_index, index, parse_index
 from masterkey.pins import check_known
@@ -152,6 +152,21 @@ def test_the_filters_are_the_files_own(tmp_path):
     assert bank.metadata.layers == straight.metadata.layers
 
 
+def test_what_is_missing_beside_a_bank_is_written(tmp_path):
+    recipe = RECIPES["hornet-tiny.in1k"]
+    folder = tmp_path / "built"
+    build_folder(recipe, folder, source=weights(recipe.name, tmp_path), allow_degenerate=True)
+    (folder / "README.md").write_text(edited := (folder / "README.md").read_text() + "by hand\n")
+    (folder / "config.json").unlink()
+    build_folder(recipe, folder, allow_degenerate=True)
+    assert (folder / "config.json").is_file() and (folder / "README.md").read_text() == edited
+    (folder / "README.md").unlink()
+    build_folder(recipe, folder, allow_degenerate=True)
+    assert recipe.name in (folder / "README.md").read_text()
+    with pytest.raises(QualityError):  # random weights
+        build_folder(recipe, folder)
+
+
 def test_a_bank_without_a_name_on_the_hub_says_what_to_download():
     with pytest.raises(RecipeError, match=r"linked in the README of github.com/raoyongming/HorNet.*--source FILE"):
         Bank.from_pretrained("hornet-tiny.in1k")
@@ -209,6 +224,8 @@ def test_a_bank_is_not_built_over_a_project(tmp_path):
         (OWN + "colour = 'red'", "unknown field 'colour'"),
         (OWN + "factor = '1/3'", "is not of type float"),
         (OWN.replace('"mine"', '"../../outside"'), "name = '../../outside' is not of letters"),
+        (OWN + "factor = nan", "factor = nan is no number to multiply by"),
+        (OWN.replace('licence = "MIT"', 'licence = " "'), "its licence is empty"),
         (OWN + "datasets = [1]", "datasets and figures are texts"),
         (OWN.replace('"extracted"', '"guessed"'), "rule 'guessed' is none of computed, extracted"),
         (OWN.replace("source_text", "card"), "needs a source"),

@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..card import FOLDER
 from ..errors import PublishError
-from ..folder import ASSIGNMENT_NAME, CARD_NAME, LICENCE_NAME, bank_files
+from ..folder import ASSIGNMENT_NAME, ATLAS_NAME, CARD_NAME, LICENCE_NAME, bank_files
 from ..format import CONFIG_NAME, METADATA_KEY, WEIGHTS_NAME, read
 from ..metadata import strict_json
 from .terms import check_terms
@@ -33,6 +33,9 @@ def push_files(
 ) -> str:
     """Publish a bank's files and return the address of the commit, or of the pull request.
 
+    What only another bank, there before, had is removed by the same commit: its licence would else stand beside this
+    one's filters.
+
     Raises:
         QualityError: the bank does not pass the gate, and ``allow_degenerate`` is not given.
         PublishError: the terms of a source would be lost, ``repo_id`` is no name of a repository, it is public
@@ -41,7 +44,7 @@ def push_files(
     check_terms(bank.metadata, files[CARD_NAME].decode())
     _check_quality(bank, allow_degenerate)
     check_repo_id(repo_id)
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     from .refusals import patiently
 
@@ -53,11 +56,12 @@ def push_files(
                 patiently(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
             if private and not patiently(lambda: api.model_info(repo_id)).private:
                 raise PublishError(f"{repo_id} is there already and is public, so nothing private goes into it")
-            patiently(lambda: _refuse_foreign(api, repo_id))
+            stale = patiently(lambda: _left_over(api, repo_id, files))
             # first, because it makes attempts of its own, unlike the commit
             api.preupload_lfs_files(repo_id, additions, create_pr=create_pr, free_memory=False)
             message = f"Bank {bank.name}, {bank.sha256[:16]}"
-            info = patiently(lambda: api.create_commit(repo_id, additions, commit_message=message, create_pr=create_pr))
+            changes: list[Any] = [*additions, *(CommitOperationDelete(path_in_repo=name) for name in stale)]
+            info = patiently(lambda: api.create_commit(repo_id, changes, commit_message=message, create_pr=create_pr))
     except Exception as error:
         # huggingface_hub wraps what befalls a file on its way to the storage
         met = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
@@ -70,18 +74,26 @@ def push_files(
     return info.pr_url or info.commit_url
 
 
-def _refuse_foreign(api: "HfApi", repo_id: str) -> None:
-    """Refuse a repository whose weights are no bank's: they would be replaced, and a network is gone from ``main``."""
+def _left_over(api: "HfApi", repo_id: str, files: Mapping[str, bytes]) -> list[str]:
+    """Name what another bank in a repository had and this one has not.
+
+    Raises:
+        PublishError: its weights are no bank's. They would be replaced, and a network is gone from ``main``.
+    """
     from huggingface_hub.errors import EntryNotFoundError, SafetensorsParsingError
 
     try:
         about = api.parse_safetensors_file_metadata(repo_id, WEIGHTS_NAME).metadata
     except EntryNotFoundError:
-        return
+        return []
     except SafetensorsParsingError:
         about = {}
     if METADATA_KEY not in about:
         raise PublishError(f"{repo_id} holds a {WEIGHTS_NAME} that is no bank and would be replaced; give another name")
+    if about[METADATA_KEY] + "\n" == files[CONFIG_NAME].decode():  # the very bank: a person may have added to it
+        return []
+    own = {LICENCE_NAME, ATLAS_NAME, ASSIGNMENT_NAME} - files.keys()
+    return sorted(own.intersection(api.list_repo_files(repo_id)))
 
 
 def read_folder(folder: Path, repo_id: str = FOLDER, allow_degenerate: bool = False) -> tuple["Bank", dict[str, bytes]]:

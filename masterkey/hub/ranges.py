@@ -91,6 +91,8 @@ class RangeReader:
         headers = {**self._headers, "Range": f"bytes={begin}-{end - 1}", "Accept-Encoding": "identity"}
         session: Any = get_session()
         with session.stream("GET", self._url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
+            if response.status_code == 416 and response.headers.get("Content-Range") == "bytes */0":
+                raise HubError(f"{self.name} is empty")
             hf_raise_for_status(response)
             if response.status_code == 200:
                 if "html" in response.headers.get("Content-Type", ""):
