@@ -346,6 +346,9 @@ def test_folders_of_the_wrong_layout_are_refused_with_what_was_found(tmp_path, c
     many = image_folder(tmp_path / "many", {part: {"ant": 1, "bee": 1} for part in ("train", "valid", "val", "test")})
     with pytest.raises(BenchmarkError, match="more than one validation split: valid, val; keep one"):
         find_source(str(many), {})
+    two = image_folder(tmp_path / "two", {part: {"ant": 1, "bee": 1} for part in ("train", "validation", "val")})
+    with pytest.raises(BenchmarkError, match="more than one validation split: validation, val; keep one"):
+        find_source(str(two), {})  # no test part: neither is taken for it
     (tmp_path / "empty").mkdir()
     with pytest.raises(BenchmarkError, match="holds nothing; expected"):
         load(tmp_path / "empty", cache)

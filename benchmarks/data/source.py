@@ -74,7 +74,7 @@ def roles(source: Source, splits: Iterable[str]) -> Roles:
     is ``train`` alone, a share of it.
 
     Raises:
-        BenchmarkError: nothing to learn from.
+        BenchmarkError: nothing to learn from, or more than one part for validation.
     """
     found = list(splits)
     train, test = source.wanted.train, source.wanted.test
@@ -84,12 +84,13 @@ def roles(source: Source, splits: Iterable[str]) -> Roles:
             return Roles("train", None, None)
         if "train" not in found or not held_out:
             raise BenchmarkError(f"{source.place} holds the splits {', '.join(found) or 'none'}; {LAYOUTS}")
+        several = [name for name in held_out if name != "test"]
+        if len(several) > 1:  # without a test part one of them would be it, and which is not said
+            raise BenchmarkError(f"{source.place} has more than one validation split: {', '.join(several)}; keep one")
         train, test = ("train", *held_out[:-1]), held_out[-1]
     absent = [name for name in (*train, test) if name not in found]
     if absent:
         raise BenchmarkError(f"{source.place} has no split {' or '.join(absent)}; it has {', '.join(found)}")
-    if len(train) > 2:
-        raise BenchmarkError(f"{source.place} has more than one validation split: {', '.join(train[1:])}; keep one")
     return Roles(train[0], train[1] if len(train) == 2 else None, test)
 
 
