@@ -47,12 +47,16 @@ def test_timm_and_we_get_the_same_pictures(tmp_path):
 
 
 def test_timm_is_told_our_recipe():
-    options = argparse.Namespace(model="convnext_femto", pixels=64, batch_size=32, workers=1, device="cuda:1")
+    options = argparse.Namespace(
+        model="convnext_femto", pixels=64, batch_size=32, workers=1, device="cuda:1", amp=False
+    )
     command = throughput.timm_command(Path("/pictures"), 37, options)
     said = " ".join(command)
     for words in ("--batch-size 32", "--input-size 3 64 64", "--opt adamw", "--scale 0.35 1.0", "--device cuda:1"):
         assert words in said
-    assert command[command.index("--val-split") + 1] == ""
+    assert command[command.index("--val-split") + 1] == "" and "--amp" not in command
+    options.amp = True
+    assert throughput.timm_command(Path("/pictures"), 37, options) == [*command, "--amp", "--amp-dtype", "bfloat16"]
 
 
 def test_a_report_compares_turn_by_turn():
@@ -76,12 +80,18 @@ def noise(folder: Path, pictures: int) -> None:
     np.savez(folder / "pictures.npz", images=images, labels=labels, classes=np.array(["a", "b", "c"]))
 
 
-def test_the_device_reaches_the_training(tmp_path, monkeypatch):
+def test_device_and_autocast_reach_the_training(tmp_path, monkeypatch):
     noise(tmp_path, 6)
     seen = []
-    monkeypatch.setattr(throughput, "train", lambda *_, **options: seen.append(options) or Outcome([2.0, 3.0]))
+
+    def train(_model, _data, config, **options):
+        seen.append((config.amp, options))
+        return Outcome([2.0, 3.0])
+
+    monkeypatch.setattr(throughput, "train", train)
     assert throughput.run_ours(tmp_path, "test_convnext", 32, 6, None, "cuda:1") == 2.0  # 6 pictures in 3 seconds
-    assert seen == [{"seed": 0, "device": "cuda:1"}]
+    throughput.run_ours(tmp_path, "test_convnext", 32, 6, None, amp=True)
+    assert seen == [(False, {"seed": 0, "device": "cuda:1"}), (True, {"seed": 0, "device": "cpu"})]
 
 
 @pytest.mark.parametrize("device", ["meta", "gpu", "cuda:256"])

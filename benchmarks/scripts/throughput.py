@@ -2,12 +2,13 @@
 
     python -m masterkey.benchmarks.scripts.throughput --timm-source ~/pytorch-image-models
 
-``train.py`` is not in timm's wheel: DIR is a checkout of huggingface/pytorch-image-models, and runs with the timm that
-lies in it. Both train the same network on the same pictures (a data set at its training size, for timm as a folder of
-PNG files) with AdamW, the same batch, random resized crops and flips, in 32 bits and with as many threads, on the CPU
-or on the GPU that ``--device`` names. Three arms take turns, each in a fresh process: timm, ours, ours with a frozen
-bank. A figure is the rate of the second epoch, so that what happens once (imports, data loader, first allocation) does
-not count; evaluation does not count either. A ratio is the median over the turns, with a bootstrap 95 % interval.
+``train.py`` is not in timm's wheel: DIR is a checkout of huggingface/pytorch-image-models, and runs with the timm
+that lies in it. Both train the same network on the same pictures (a data set at its training size, for timm as a
+folder of PNG files) with AdamW, the same batch, random resized crops and flips, in 32 bits or, with ``--amp``, under
+bfloat16 autocast, and with as many threads, on the CPU or on the GPU that ``--device`` names. Three arms take turns,
+each in a fresh process: timm, ours, ours with a frozen bank. A figure is the rate of the second epoch, so that what
+happens once (imports, data loader, first allocation) does not count; evaluation does not count either. A ratio is the
+median over the turns, with a bootstrap 95 % interval.
 """
 
 import argparse
@@ -62,7 +63,13 @@ def write_pictures(data: Data, count: int, folder: Path) -> None:
 
 
 def run_ours(
-    folder: Path, model_name: str, pixels: int, batch_size: int, bank: str | None, device: str = "cpu"
+    folder: Path,
+    model_name: str,
+    pixels: int,
+    batch_size: int,
+    bank: str | None,
+    device: str = "cpu",
+    amp: bool = False,
 ) -> float:
     """Train on ``pictures.npz`` in this process, on a device; return images per second of the last epoch."""
     with np.load(folder / "pictures.npz") as stored:
@@ -74,7 +81,7 @@ def run_ours(
     model = build_timm(model_name, num_classes=len(classes))
     if bank is not None:
         masterkey.inject(model, bank)
-    outcome = train(model, data, replace(_RECIPE, batch_size=batch_size), seed=0, device=device)
+    outcome = train(model, data, replace(_RECIPE, batch_size=batch_size, amp=amp), seed=0, device=device)
     return len(part.labels) / outcome.epoch_seconds[-1]
 
 
@@ -102,7 +109,8 @@ def timm_command(folder: Path, classes: int, options: argparse.Namespace) -> lis
         "--output": folder / "output",
     }
     words = [word for name, value in values.items() for word in (name, *(str(value).split(" ")))]
-    return [sys.executable, "train.py", *words]
+    half = ["--amp", "--amp-dtype", "bfloat16"] if options.amp else []
+    return [sys.executable, "train.py", *words, *half]
 
 
 def timm_rate(log: str) -> float:
@@ -134,6 +142,8 @@ def run_child(folder: Path, arm: str, options: argparse.Namespace) -> float:
     arguments += ["--device", options.device]
     if arm == "ours frozen":
         arguments += ["--bank", options.bank]
+    if options.amp:
+        arguments += ["--amp"]
     command = [sys.executable, "-m", "masterkey.benchmarks.scripts.throughput", "--pictures", folder, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     child = subprocess.run(
@@ -199,6 +209,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--workers", type=int, default=2, help="of timm's data loader (default 2)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default %(default)s)")
+    parser.add_argument("--amp", action="store_true", help="under bfloat16 autocast, both loops")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (default %(default)s)")
     parser.add_argument("--pictures", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -207,9 +218,8 @@ def main() -> None:
     except BenchmarkError as error:
         parser.error(str(error))
     if options.pictures is not None:
-        print(
-            run_ours(options.pictures, options.model, options.pixels, options.batch_size, options.bank, options.device)
-        )
+        few = (options.model, options.pixels, options.batch_size, options.bank, options.device, options.amp)
+        print(run_ours(options.pictures, *few))
         return
     if options.timm_source is None:
         parser.error("--timm-source is needed")
