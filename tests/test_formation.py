@@ -94,8 +94,32 @@ def test_each_kernel_is_reproduced_by_itself():
     assert found[3, 3].models == pytest.approx(alone.models)
     np.testing.assert_allclose(found[3, 3].same_layer["both"], alone.same_layer["both"])
     assert found[5, 5].models == [] and found[5, 5].same_layer["both"].shape == (1, 2)
-    with pytest.raises(MasterkeyError, match="runs of both with different numbers of layers"):
+    with pytest.raises(MasterkeyError, match="the runs of both do not have the same layers"):
         reproducibility_by_kernel({"both": [mixed(1, 0), mixed(1, 1, (3,))]})
+
+
+def test_layers_of_other_names_or_numbers_of_filters_are_not_of_one_network():
+    """Layers are compared by their place, so they have to be the same ones."""
+    renamed = from_state_dict({f"{name}.weight": torch.randn(40, 1, 3, 3) for name in "abc"}, name="renamed")
+    banks = [network(0.5, 0, filters=40), network(0.5, 1, filters=20), renamed]
+    for other in banks[1:]:
+        with pytest.raises(MasterkeyError, match="not of one network"):
+            formation({"0": banks[0], "1": other})
+        with pytest.raises(MasterkeyError, match="not of one network"):
+            reproducibility({"net": [banks[0], other]})
+
+
+def test_the_halves_of_a_file_are_read_by_several_threads(tmp_path):
+    bank = network(0.5, 0, filters=40_000)
+    bank.save_pretrained(tmp_path / "bank")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for _ in range(3):  # a digest that two threads share is right by luck alone
+            found = reproducibility({"net": [str(tmp_path / "bank")]})
+    finally:
+        torch.set_num_threads(threads)
+    assert found.halves == reproducibility({"net": [bank]}).halves
 
 
 def test_ridges_are_the_histograms_of_the_coefficients():

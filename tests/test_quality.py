@@ -258,3 +258,13 @@ def test_real_banks(data_dir):
 def test_as_filters_refuses_what_is_not_finite():
     with pytest.raises(BankFormatError, match="NaN"):
         as_filters(torch.full((2, 3, 3), torch.nan))
+
+
+def test_filters_at_the_very_limit_are_near_zero_wherever_they_are_counted():
+    filters = torch.randn(100, 3, 3, generator=torch.Generator().manual_seed(0))
+    filters /= filters.abs().amax((1, 2), keepdim=True)
+    filters[50:] *= 0.05
+    source = as_filters(filters)
+    quality = assess(source)
+    listed = [finding for finding in degenerate_filters(source, quality) if finding.kind == "sparse"]
+    assert quality[0].sparse_filters == len(listed) == 50

@@ -13,6 +13,7 @@ from ..errors import SaveError
 from .alike import COPY, first_alike
 from .quality import DEGENERATE, LayerQuality, Verdict
 from .stream import Filters, LayerInfo
+from .survey import is_near_zero
 from .workers import workers
 
 __all__ = ["COPY", "SEARCHED", "Finding", "FindingLog", "degenerate_filters"]
@@ -138,8 +139,7 @@ def _search(filters: Filters, info: LayerInfo, quality: LayerQuality) -> Records
         sizes.append(chunk.abs().amax(dim=1))
         if searched:
             kept.append(chunk)
-    largest = torch.cat(sizes).double()
-    sparse = largest <= quality.near_zero * largest.max()
+    sparse = is_near_zero(torch.cat(sizes), quality.near_zero)
     first = own = torch.arange(info.filters)
     if searched:
         weights = torch.cat(kept).double()

@@ -125,8 +125,7 @@ def _read_checkpoints(checkpoints: Mapping[str, Filters | Bank]) -> list[Surveye
     if len(checkpoints) < 2:
         raise MasterkeyError("formation needs two checkpoints or more")
     read = survey_all([_labelled(filters, label) for label, filters in checkpoints.items()])
-    names = [[(sums.info.name, sums.info.kernel) for sums in of.sums] for of in read]
-    if any(each != names[0] for each in names):
+    if len({_layers(of.filters) for of in read}) > 1:
         raise MasterkeyError("the checkpoints do not have the same layers: they are not of one network")
     return read
 
@@ -191,8 +190,10 @@ def _read_halves(runs: Mapping[str, Sequence[Filters | Bank]]) -> list[Surveyed]
         raise MasterkeyError(f"there is no run{' of ' * bool(without)}{', '.join(without)} to compare")
     halves: list[Filters] = []
     for model, several in runs.items():
-        for number, filters in enumerate(several):
-            of = as_filters(filters)
+        opened = [as_filters(filters) for filters in several]
+        if len({_layers(of) for of in opened}) > 1:
+            raise MasterkeyError(f"the runs of {model} do not have the same layers: they are not of one network")
+        for number, of in enumerate(opened):
             halves += [HalfFilters(of, f"{model} {number} {half}", half == "odd") for half in ("even", "odd")]
     return survey_all(halves)
 
@@ -209,9 +210,6 @@ def _reproducibility(
         for model, several in runs.items()
         for number in range(len(several))
     }
-    for model, several in runs.items():
-        if len({len(of_run[model, number][0]) for number in range(len(several))}) > 1:
-            raise MasterkeyError(f"runs of {model} with different numbers of layers")
     wholes = drift(structure, {f"{model} {number}": [*even, *odd] for (model, number), (even, odd) in of_run.items()})
     parts = drift(structure, at)
     found = Reproducibility({}, {}, [], {}, {})
@@ -232,6 +230,10 @@ def _reproducibility(
         for a in range(len(runs[one])):
             found.models.extend(_between(wholes, f"{one} {a}", f"{other} {b}") for b in range(len(runs[other])))
     return found
+
+
+def _layers(filters: Filters) -> tuple[tuple[str, Kernel, int], ...]:
+    return tuple((layer.name, layer.kernel, layer.filters) for layer in filters.layers)
 
 
 def _labelled(filters: Filters | Bank, label: str) -> Filters:

@@ -1,6 +1,7 @@
 """Filters a chunk at a time, layer after layer, from memory or from a bank's file: a file need not fit into memory."""
 
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import FileIO
@@ -107,7 +108,7 @@ class FileFilters:
         start = self.path.stat().st_size - max(entry["data_offsets"][1] for entry in header.tensors.values())
         self._offsets = [start + header.tensors[name]["data_offsets"][0] for name in names]
         self.layers = _infos(self.label, self.metadata.layers, [shape[1] for shape in self._shapes])
-        self._digest = hashlib.sha256()
+        self._first = threading.local()  # halves of one file are read by several threads at once, each on its own
 
     def read(self, position: int, *, first: bool = False) -> Iterator[Tensor]:
         """Yield a layer's filters in chunks (n, kh*kw); verify them when they are read for the first time."""
@@ -122,7 +123,7 @@ class FileFilters:
                     yield torch.from_numpy(block)
         except OSError as error:
             raise BankFormatError(f"cannot read {self.path}: {error.strerror}") from error
-        if first and position + 1 == len(self.layers) and (found := self._digest.hexdigest()) != self._stated:
+        if first and position + 1 == len(self.layers) and (found := self._first.digest.hexdigest()) != self._stated:
             raise BankFormatError(
                 f"{self.path} is damaged: its filters hash to {found[:16]}…, its metadata states {self._stated[:16]}…; "
                 "get the file again"
@@ -140,12 +141,12 @@ class FileFilters:
     def _begin(self, position: int) -> None:
         """Hash a layer's name and sizes, as ``masterkey.format.filters_sha256`` does."""
         if position == 0:
-            self._digest = hashlib.sha256()
+            self._first.digest = hashlib.sha256()
         shape = ",".join(map(str, self._shapes[position]))
-        self._digest.update(f"{self.layers[position].name}\0{shape}\0".encode())
+        self._first.digest.update(f"{self.layers[position].name}\0{shape}\0".encode())
 
     def _note(self, block: NDArray[np.float32], position: int) -> None:
-        self._digest.update(block.astype("<f4", copy=False).data.cast("B"))
+        self._first.digest.update(block.astype("<f4", copy=False).data.cast("B"))
         if not np.isfinite(block.sum(dtype=np.float64)):  # finite if and only if every weight is
             raise BankFormatError(
                 f"{self.path}: layer {self.layers[position].name} holds weights that are NaN or infinite"

@@ -67,5 +67,9 @@ def _layer_sums(info: LayerInfo, chunks: Iterable[Tensor], near_zero: float) -> 
         scaled = of_scaled if scaled is None else scaled + of_scaled
         sizes.append(largest)
     assert raw is not None and scaled is not None  # no layer of a bank is empty
-    limit = near_zero * max(float(part.max()) for part in sizes)
-    return LayerSums(info, raw, scaled, sum(int((part <= limit).sum()) for part in sizes), near_zero)
+    return LayerSums(info, raw, scaled, int(is_near_zero(torch.cat(sizes), near_zero).sum()), near_zero)
+
+
+def is_near_zero(largest: Tensor, share: float) -> Tensor:
+    """Say of each filter of a layer, by its largest |weight|, whether that is at most ``share`` of the layer's."""
+    return largest <= share * float(largest.max())  # in float32, in which a filter at the very limit is near zero
