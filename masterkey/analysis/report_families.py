@@ -234,7 +234,8 @@ def _line_table(found: Sequence[KernelFamilies]) -> Table:
         Column("agreement", "agreement", "share"),
     )
     note = (
-        "Purity: of the filters assigned, those whose family by the models is the most frequent one of their sample. "
+        "Purity: of the filters assigned, those whose label by the models, a family or none, is the most frequent of "
+        "their sample. "
         f"Agreement: the same family, of those that both assign. The models keep their threshold of {THRESHOLD}."
     )
     title = "The autoencoder's code line against the models, over cosine thresholds"

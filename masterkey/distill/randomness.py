@@ -49,7 +49,7 @@ def is_random(filters: Tensor) -> Tensor:
 
     Such a filter meets all three conditions: its weights have no spatial order (``spatial_order`` within +-2), nor
     have their squares (edges and lines gather energy even where signs alternate), and its energy is spread over more
-    than four weights (a delta has no order either). About 92 % of white noise meets them at 7x7. Kernels with a side
+    than four weights (a delta has no order either). About 91 % of white noise meets them at 7x7. Kernels with a side
     below 5 are too small for a verdict: none of their filters is called random.
     """
     if min(filters.shape[1:]) < SMALLEST:
