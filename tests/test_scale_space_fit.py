@@ -10,7 +10,7 @@ from scipy.special import ive
 import masterkey
 from masterkey.analysis.scale_space_fit import FORMS, LARGEST_GAMMA, fit_scale_space
 from masterkey.closed_form.scale_space import FORMS as PAPER
-from masterkey.closed_form.scale_space import scale_space_filters
+from masterkey.closed_form.scale_space import axis_differences, scale_space_filters
 from masterkey.errors import MasterkeyError
 
 PUBLISHED = ("forward-y", "backward-x", "backward-y", "forward-x", "central-x", "central-y", "sharpened", "gaussian")
@@ -143,6 +143,21 @@ def test_the_smallest_kernels_have_a_fit():
     for kernel in ((2, 2), (1, 2), (4, 1)):
         fit = fit_scale_space(torch.randn(5, *kernel, generator=generator))
         assert bool(torch.isfinite(fit.cosine).all()) and float(fit.error.max()) <= 1
+
+
+@pytest.mark.parametrize("kernel", [(1, 7), (7, 1)])
+def test_along_a_side_of_one_nothing_is_told_apart(kernel):
+    """Every operator is a number there: a Gaussian is no difference, and has no scale across."""
+    tables = [axis_differences(7, sigma) for sigma in (0.6, 1.0, 1.5)]
+    filters = torch.stack([table["smooth"].view(kernel).float() for table in tables])
+    fit = fit_scale_space(torch.cat([filters, -filters]))
+    assert {fit.names[form] for form in fit.form.tolist()} == {"gaussian"}
+    along, across = (fit.sigma_x, fit.sigma_y) if kernel[0] == 1 else (fit.sigma_y, fit.sigma_x)
+    assert bool(across.isnan().all()) and along.tolist() == pytest.approx(2 * [0.6, 1.0, 1.5], abs=0.003)
+    assert torch.equal(fit.cosine.sign(), torch.tensor([1.0, 1, 1, -1, -1, -1])) and float(fit.error.min()) >= 0
+    other = "y" if kernel[0] == 1 else "x"
+    with pytest.raises(MasterkeyError, match=rf"have no side along which forward-{other} would differ"):
+        fit_scale_space(filters, [f"forward-{other}"])
 
 
 def test_a_single_weight_is_refused():

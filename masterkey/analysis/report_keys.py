@@ -1,5 +1,6 @@
 """The page's section on keys: what K keys explain, the keys found, what they resemble, and what was pruned before."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -179,9 +180,13 @@ def _fits(planes: Tensor) -> list[dict[str, Value]]:
         "sigma_x": fit.sigma_x, "sigma_y": fit.sigma_y, "gamma": fit.gamma, "cosine": fit.cosine, "error": fit.error
     }  # fmt: skip
     return [
-        {"form": fit.names[int(form)], **{name: round(float(column[row]), 6) for name, column in figures.items()}}
+        {"form": fit.names[int(form)], **{name: _rounded(float(column[row])) for name, column in figures.items()}}
         for row, form in enumerate(fit.form)
     ]
+
+
+def _rounded(value: float) -> Value:
+    return None if math.isnan(value) else round(value, 6)
 
 
 def _match_table(found: Sequence[KernelKeys]) -> Table:

@@ -43,11 +43,11 @@ class ScaleSpaceFit:
     """The best model of every filter; all tensors are (n,).
 
     Attributes:
-        names: the forms that were tried.
+        names: the forms that were tried: where a side is 1, those that are smooth along it.
         form: number in ``names``.
-        sigma_x, sigma_y: pixels, 0.05 to 3 in steps of 0.001.
+        sigma_x, sigma_y: pixels, 0.05 to 3 in steps of 0.001; NaN along a side of 1, which has no scale.
         gamma: weight of the Laplacian, 0 where the form has none.
-        cosine: of filter and model, both centred; its sign is that of the factor a. 0 for a constant filter.
+        cosine: of filter and model, both centred, -1 to 1; its sign is that of the factor a. 0 for a constant filter.
     """
 
     names: tuple[str, ...]
@@ -78,8 +78,8 @@ def fit_scale_space(
         gamma: of ``sharpened``; None fits it between 0 and 4.
 
     Raises:
-        MasterkeyError: filters of several kernel sizes, 1x1, an unknown form or none, or a gamma that is not finite;
-            else as for ``sources.as_planes``.
+        MasterkeyError: filters of several kernel sizes, 1x1, an unknown form or none, none that is smooth along a side
+            of 1, or a gamma that is not finite; else as for ``sources.as_planes``.
     """
     planes = as_planes(filters)
     height, width = planes.shape[1:]
@@ -91,10 +91,20 @@ def fit_scale_space(
         raise MasterkeyError(f"{said}; known: {', '.join(FORMS)}")
     if gamma is not None and not math.isfinite(gamma):
         raise MasterkeyError(f"gamma is {gamma}, which is no finite number")
+    # along a side of 1 every operator is a number, by which forms that differ there would be equal
+    tried = tuple(
+        name for name in forms if (height > 1 or FORMS[name].y == "smooth") and (width > 1 or FORMS[name].x == "smooth")
+    )
+    if not tried:
+        raise MasterkeyError(f"filters of {height}x{width} have no side along which {', '.join(forms)} would differ")
     unit = shapes_of(planes).unit
-    parts = [_fit_chunk(part, (height, width), tuple(forms), gamma) for part in unit.split(_CHUNK)]
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    return ScaleSpaceFit(tuple(forms), *columns)
+    parts = [_fit_chunk(part, (height, width), tried, gamma) for part in unit.split(_CHUNK)]
+    form, sigma_x, sigma_y, weight, cosine = (torch.cat(column) for column in zip(*parts, strict=True))
+    if width == 1:
+        sigma_x = torch.full_like(sigma_x, math.nan)
+    if height == 1:
+        sigma_y = torch.full_like(sigma_y, math.nan)
+    return ScaleSpaceFit(tried, form, sigma_x, sigma_y, weight, cosine.clamp(-1, 1))
 
 
 def _fit_chunk(unit: Tensor, kernel: tuple[int, int], forms: tuple[str, ...], gamma: float | None) -> list[Tensor]:
