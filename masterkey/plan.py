@@ -222,6 +222,7 @@ def _factors(layer: Layer) -> Tensor:
 def _layerwise(
     targets: Sequence[Target], selected: Sequence[bool], bank: Bank, scale: ScaleRule
 ) -> list[Assignment | None]:
+    _require_same_order(targets, bank)
     assignments: list[Assignment | None] = []
     for i, (target, is_selected) in enumerate(zip(targets, selected, strict=True)):
         if not is_selected:
@@ -241,6 +242,17 @@ def _layerwise(
         pool = Pool(layer.kernel, filters, _factors(layer), (0,), (layer.name,))
         assignments.append(Assignment(target, pool, torch.arange(len(filters)), "exact", scale, wrapped=False))
     return assignments
+
+
+def _require_same_order(targets: Sequence[Target], bank: Bank) -> None:
+    # a checkpoint does not keep the forward order: where shapes agree its filters would go into each other's layers
+    named = [layer.name.removesuffix(".weight") for layer in bank.metadata.layers]
+    wanted = [target.name for target in targets]
+    if bank.metadata.order != "forward" and named != wanted and sorted(named) == sorted(wanted):
+        raise PlanError(
+            f"layerwise: bank {bank.name} holds the layers of this network in {bank.metadata.order} order, not in that "
+            "of its forward pass; load the weights into the network and take masterkey.Bank.from_model(network)"
+        )
 
 
 def _scaled(filters: Tensor, factors: Tensor, target: Target, rule: ScaleRule) -> Tensor:

@@ -1,6 +1,7 @@
 """What an injection leaves out, and numbers that are too small, too narrow or mere rounding."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -57,3 +58,17 @@ def test_a_rule_that_fits_no_kernel_says_so_of_local_noise_too(tmp_path):
     for control in ("random-local", "shuffled-pixels"):
         with pytest.raises(PlanError, match="the filters are 3x3, the target needs 7x7"):
             inject(nn.Sequential(nn.Conv2d(8, 8, 7, groups=8)), f"{control}:{folder}", kernel="exact")
+
+
+def test_a_checkpoints_order_is_not_taken_for_that_of_the_forward_pass():
+    """Where the shapes agree, the filters of its own checkpoint would go into other layers of the network."""
+    model = timm.create_model("efficientvim_m1", num_classes=3)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    bank = Bank.from_state_dict(model.state_dict(), name="mine")
+    with pytest.raises(PlanError, match=r"in registration order, not in that of its forward pass; .*Bank\.from_model"):
+        inject(model, bank, policy="layerwise")
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+    inject(model, Bank.from_model(model), policy="layerwise")
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+    same = timm.create_model("test_convnext")  # the two orders are one here
+    inject(same, Bank.from_state_dict(same.state_dict(), name="same"), policy="layerwise")
