@@ -13,10 +13,10 @@ from .findings import FindingLog
 from .kernel_families import KernelFamilies
 from .kernel_study import KernelStudy
 from .page import Column, LazyRows, Row, Table, Value
+from .report_values import rounded
 from .scale_space_fit import fit_scale_space
 
 _PARAMETERS = ("x", "y", "width_x", "width_y", "width", "ratio", "weight", "aspect", "length", "angle")
-_DIGITS = 6
 
 Columns = dict[str, list[Value]]
 
@@ -73,15 +73,15 @@ def _family_columns(fits: Families) -> Columns:
     columns: Columns = {
         "family": [LABELS[label] for label in fits.label.tolist()],
         "nearest": [FAMILIES[family] for family in fits.family.tolist()],
-        "cosine": _rounded(cosine),
-        "residual": _rounded(1 - cosine.square()),
+        "cosine": rounded(cosine),
+        "residual": rounded(1 - cosine.square()),
     }
     for parameter in _PARAMETERS:
         values = torch.full_like(cosine, math.nan)
         for number, name in enumerate(FAMILIES):
             if parameter in fits.parameters[name]:
                 values = torch.where(fits.family == number, fits.parameters[name][parameter], values)
-        columns[parameter] = _rounded(values)
+        columns[parameter] = rounded(values)
     return columns
 
 
@@ -89,7 +89,7 @@ def _line_columns(line: LineFamilies) -> Columns:
     return {
         "sample": [*line.sample.tolist()],
         "sample_family": [LABELS[label] for label in line.family[line.sample].tolist()],
-        "sample_cosine": _rounded(line.cosine),
+        "sample_cosine": rounded(line.cosine),
     }
 
 
@@ -97,16 +97,12 @@ def _scale_space_columns(filters: Tensor) -> Columns:
     fit = fit_scale_space(filters)
     return {
         "scale_space_form": [fit.names[form] for form in fit.form.tolist()],
-        "sigma_x": _rounded(fit.sigma_x),
-        "sigma_y": _rounded(fit.sigma_y),
-        "gamma": _rounded(fit.gamma),
-        "scale_space_cosine": _rounded(fit.cosine),
-        "scale_space_error": _rounded(fit.error),
+        "sigma_x": rounded(fit.sigma_x),
+        "sigma_y": rounded(fit.sigma_y),
+        "gamma": rounded(fit.gamma),
+        "scale_space_cosine": rounded(fit.cosine),
+        "scale_space_error": rounded(fit.error),
     }
-
-
-def _rounded(values: Tensor) -> list[Value]:
-    return [None if math.isnan(value) else round(value, _DIGITS) for value in values.tolist()]
 
 
 def _spread(columns: Columns, alive: Tensor) -> Columns:

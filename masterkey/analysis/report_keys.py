@@ -1,6 +1,5 @@
 """The page's section on keys: what K keys explain, the keys found, what they resemble, and what was pruned before."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from .kernel_study import SEED, KernelStudy
 from .known_keys import Known
 from .page import Column, Picture, Section, Table, Value
 from .plots import explained_over_keys, png_bytes, shapes_picture
+from .report_values import rounded
 from .scale_space_fit import fit_scale_space
 
 KEYS = 8
@@ -176,17 +176,11 @@ def _fits(planes: Tensor) -> list[dict[str, Value]]:
     if planes.shape[1:] == (1, 1):
         return [dict.fromkeys(("form", "sigma_x", "sigma_y", "gamma", "cosine", "error")) for _ in planes]
     fit = fit_scale_space(planes)
-    figures = {
-        "sigma_x": fit.sigma_x, "sigma_y": fit.sigma_y, "gamma": fit.gamma, "cosine": fit.cosine, "error": fit.error
-    }  # fmt: skip
-    return [
-        {"form": fit.names[int(form)], **{name: _rounded(float(column[row])) for name, column in figures.items()}}
-        for row, form in enumerate(fit.form)
-    ]
-
-
-def _rounded(value: float) -> Value:
-    return None if math.isnan(value) else round(value, 6)
+    columns: dict[str, list[Value]] = {
+        "form": [fit.names[form] for form in fit.form.tolist()],
+        **{name: rounded(getattr(fit, name)) for name in ("sigma_x", "sigma_y", "gamma", "cosine", "error")},
+    }
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _match_table(found: Sequence[KernelKeys]) -> Table:
